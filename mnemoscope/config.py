@@ -1,0 +1,356 @@
+"""A study file: TOML in, a checked ``Study`` out.  An unknown key is an error that names its line.
+
+Nothing that is measured has a default: lengths, token budgets, seeds and conditions stand in the study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mnemoscope.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Corpus(Section):
+    """A set of documents, and the fields of a record that hold what we need."""
+
+    path: str | None = Field(None, description="file, folder or glob; relative to the data folder")
+    dataset: str | None = Field(None, description="Hugging Face dataset name, instead of path")
+    dataset_config: str | None = Field(None, description="configuration of the dataset")
+    split: str | None = Field(None, description="split of the dataset")
+    text: str = Field("text", description="field that holds the text (ignored for plain text)")
+    doc_id: str | None = Field(None, description="field that names the document; else file and line do")
+    domain: str | None = Field(None, description="field that holds the domain")
+    domain_name: str | None = Field(None, description="one domain for the whole corpus, instead of a field")
+    source: str | None = Field(None, description="field that holds the source; else the file's name is it")
+    dialect: str | None = Field(None, description="field that holds the dialect")
+    dialect_name: str | None = Field(None, description="one dialect for the whole corpus, instead of a field")
+    weight: PositiveFloat = Field(1.0, description="how often training draws from it, relative to its tokens")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Corpus:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give exactly one of path and dataset")
+        if self.dataset is not None and self.split is None:
+            raise ValueError("a dataset needs its split")
+        if self.domain is not None and self.domain_name is not None:
+            raise ValueError("give domain (a field) or domain_name (a name), not both")
+        if self.dialect is not None and self.dialect_name is not None:
+            raise ValueError("give dialect (a field) or dialect_name (a name), not both")
+        return self
+
+
+class Model(Section):
+    """The encoder: an embedded model, a hub name, or a folder."""
+
+    name: str
+    revision: str | None = None
+    tokenizer: str | None = Field(None, description="hub name or folder, where the model brings none of its own")
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+
+
+class Compute(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    mixed_precision: Literal["no", "bf16"] = "no"
+    scan: Literal["auto", "reference", "triton"] = "auto"
+    batch_tokens: PositiveInt = Field(8192, description="tokens in a measuring batch; no number depends on it")
+
+
+class Text(Section):
+    train: list[Corpus] = Field(default_factory=list)
+    measure: list[Corpus] = Field(default_factory=list)
+
+
+class Windows(Section):
+    lengths: list[PositiveInt] = Field(min_length=1)
+    tokens_per_length: PositiveInt | None = Field(
+        None, description="measure at most this many tokens a length, drawn evenly over documents; none = all windows"
+    )
+    prefix: Literal["none", "bos"] = "none"
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Windows:
+        if sorted(set(self.lengths)) != self.lengths:
+            raise ValueError("lengths must rise and not repeat")
+        return self
+
+
+class Optimiser(Section):
+    """AdamW, linear warm-up, then constant or cosine."""
+
+    learning_rate: PositiveFloat
+    warmup: Fraction = Field(0.02, description="share of the steps")
+    schedule: Literal["constant", "cosine"] = "cosine"
+    final: Fraction = Field(0.1, description="learning rate at the end of the cosine, as a share of the peak")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: PositiveFloat = Field(1.0, description="largest norm of the gradient")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("betas"), list):
+            values = {**values, "betas": tuple(values["betas"])}
+        return values
+
+
+class Decoder(Section):
+    """One way of making decoders, and the conditions they are measured under."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    recipe: Literal["growing", "fixed", "trained"]
+    seeds: list[int] = Field(min_length=1)
+    conditions: list[str] = Field(min_length=1)
+    lengths: list[PositiveInt] | None = Field(None, description="of the study's lengths; all if left out")
+    weights: str | None = Field(None, description="recipe trained: embedded name, or a folder of trained decoders")
+    tokens: PositiveInt | None = Field(None, description="window tokens of training in all, over all lengths")
+    batch_tokens: PositiveInt | None = Field(None, description="window tokens in a step")
+    growth: Fraction = Field(0.5, description="recipe growing: share of the training after which all lengths are in")
+    optimiser: Optimiser | None = None
+    checkpoint_every: PositiveInt = Field(200, description="steps")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Decoder:
+        if self.recipe == "trained":
+            if self.weights is None:
+                raise ValueError("recipe 'trained' needs weights")
+            if any(v is not None for v in (self.tokens, self.batch_tokens, self.optimiser)):
+                raise ValueError("recipe 'trained' trains nothing: leave out tokens, batch_tokens and optimiser")
+        elif self.weights is not None:
+            raise ValueError(f"recipe {self.recipe!r} starts from the encoder's weights: leave out weights")
+        elif None in (self.tokens, self.batch_tokens, self.optimiser):
+            raise ValueError(f"recipe {self.recipe!r} needs tokens, batch_tokens and optimiser")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds repeat")
+        if len(set(self.conditions)) != len(self.conditions):
+            raise ValueError("conditions repeat")
+        return self
+
+
+class Estimates(Section):
+    by: list[str] = Field(default_factory=lambda: ["domain", "position"])
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    resamples: PositiveInt = 2000
+    position_bins: PositiveInt = 16
+
+
+class Pretrain(Section):
+    """A language model from nothing: its tokenizer, shape and training.  For ``mnemoscope pretrain``."""
+
+    architecture: str
+    shape: dict[str, int | float | bool | str] = Field(description="fields of the architecture's configuration")
+    vocabulary: PositiveInt = Field(description="size of the byte-level BPE, special tokens included")
+    tokenizer_bytes: PositiveInt = Field(description="bytes of training text that the tokenizer learns from")
+    context: PositiveInt
+    tokens: PositiveInt
+    batch_tokens: PositiveInt
+    optimiser: Optimiser
+    checkpoint_every: PositiveInt = 500
+    held_out_tokens: PositiveInt = Field(description="tokens of text.measure on which the final loss is measured")
+
+
+class Study(Section):
+    """Everything that decides a run's numbers."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int
+    model: Model | None = None
+    compute: Compute = Compute()
+    text: Text
+    windows: Windows | None = None
+    decoders: list[Decoder] = Field(default_factory=list)
+    estimate: Estimates = Estimates()
+    pretrain: Pretrain | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        if len({d.name for d in self.decoders}) != len(self.decoders):
+            raise ValueError("two decoders share a name")
+        if self.decoders:
+            if self.windows is None or self.model is None:
+                raise ValueError("decoders need the sections [model] and [windows]")
+            for d in self.decoders:
+                extra = set(d.lengths or []) - set(self.windows.lengths)
+                if extra:
+                    raise ValueError(f"decoder {d.name!r} has lengths that the study has not: {sorted(extra)}")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of what decides the numbers; the device, its batches and the scan's backend are not in it."""
+        content = self.model_dump(mode="json", exclude={"compute": {"device", "batch_tokens", "scan"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: str | Path, *, data: str | Path | None = None) -> Study:
+    """Reads and checks a study.
+
+    Args:
+        path: the TOML file.
+        data: folder that the corpora's relative paths start from; else ``$MNEMOSCOPE_DATA``, else the study's folder.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, a wrong type; with file, line and remedy.
+    """
+    path = Path(path)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("no such study", remedy="Give the path of a TOML file", file=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", remedy="Save it as UTF-8 text", file=path) from None
+    try:
+        values = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise ConfigError(
+            f"not TOML: {error}", remedy="Mend that line", file=path, line=int(line[1]) if line else None
+        ) from None
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, path, content) from None
+    _check_conditions(study, path, content)
+    root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
+    return resolve(study, root)
+
+
+def resolve(study: Study, root: Path) -> Study:
+    """The study with its corpora's paths made absolute from ``root``."""
+
+    def absolute(corpus: Corpus) -> Corpus:
+        if corpus.path is None or corpus.path.startswith("embedded:"):
+            return corpus
+        return corpus.model_copy(update={"path": str((root / Path(corpus.path).expanduser()).absolute())})
+
+    text = study.text.model_copy(
+        update={
+            "train": [absolute(c) for c in study.text.train],
+            "measure": [absolute(c) for c in study.text.measure],
+        }
+    )
+    return study.model_copy(update={"text": text})
+
+
+def _check_conditions(study: Study, path: Path, content: str) -> None:
+    from mnemoscope import plugins
+
+    known = plugins.names("condition")
+    for decoder in study.decoders:
+        for condition in decoder.conditions:
+            if condition not in known:
+                near = get_close_matches(condition, known, n=1)
+                raise ConfigError(
+                    f"decoder {decoder.name!r} names an unknown condition {condition!r}",
+                    remedy=f"{f'Did you mean {near[0]!r}? ' if near else ''}There are: {', '.join(known)}",
+                    file=path,
+                    line=_line_of(content, [condition]),
+                )
+
+
+def _explain(error: ValidationError, path: Path, content: str) -> ConfigError:
+    first = error.errors()[0]
+    place = [str(p) for p in first["loc"]]
+    where = ".".join(place) or "the study"
+    line = _line_of(content, place)
+    more = f" ({error.error_count() - 1} more after it)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        near = get_close_matches(place[-1], known, n=1)
+        remedy = f"Did you mean {near[0]!r}? " if near else ""
+        return ConfigError(
+            f"unknown key {where!r}{more}", remedy=f"{remedy}Known here: {', '.join(known)}", file=path, line=line
+        )
+    if first["type"] == "missing":
+        return ConfigError(f"missing key {where!r}{more}", remedy="Add it", file=path, line=line)
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{where}: {message}{more}", remedy="Mend that value", file=path, line=line)
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys that a study knows at a place such as ('decoders', 0, 'optimiser')."""
+    model: type[BaseModel] = Study
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation: Any = model.model_fields[part].annotation
+        nested = [a for a in _flatten(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    arguments = getattr(annotation, "__args__", ())
+    return [annotation] if not arguments else [x for a in arguments for x in _flatten(a)]
+
+
+def _line_of(content: str, place: list[str]) -> int | None:
+    """The line that most likely holds ``place``: walks the keys and the table headers in order of the file."""
+    lines = content.splitlines()
+    wanted = [p for p in place if not p.isdigit()]
+    if not wanted:
+        return None
+    ordinal = next((int(p) for p in place if p.isdigit()), 0)
+    start = 0
+    for depth in range(len(wanted), 0, -1):
+        header = re.compile(r"^\s*\[+\s*" + r"\s*\.\s*".join(map(re.escape, wanted[:depth])) + r"\s*\]+")
+        hits = [n for n, text in enumerate(lines) if header.match(text)]
+        if hits:
+            start = hits[min(ordinal, len(hits) - 1)]
+            break
+    key = re.compile(rf"(^|[\s{{,\"'\[]){re.escape(wanted[-1])}([\s=\]\"',]|$)")
+    for number in range(start, len(lines)):
+        if key.search(lines[number].split("#")[0]):
+            return number + 1
+    return start + 1
+
+
+def dump(study: Study) -> str:
+    """The study as TOML text, every default written out; ``load`` of it gives the same study."""
+    out: list[str] = []
+
+    def scalar(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{ " + ", ".join(f"{k} = {scalar(v)}" for k, v in value.items() if v is not None) + " }"
+        if isinstance(value, list | tuple):
+            return "[" + ", ".join(scalar(v) for v in value) + "]"
+        return json.dumps(value, ensure_ascii=False)
+
+    def table(values: dict[str, Any], name: str) -> None:
+        for key, value in values.items():
+            if value is None or isinstance(value, dict) or _is_tables(value):
+                continue
+            out.append(f"{key} = {scalar(value)}")
+        for key, value in values.items():
+            full = f"{name}.{key}" if name else key
+            if isinstance(value, dict):
+                out.append(f"\n[{full}]")
+                table(value, full)
+            elif _is_tables(value):
+                for item in value:
+                    out.append(f"\n[[{full}]]")
+                    table(item, full)
+
+    table(study.model_dump(mode="json"), "")
+    return "\n".join(out) + "\n"
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)

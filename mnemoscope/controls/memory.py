@@ -1,0 +1,22 @@
+"""The real thing: the decoder starts from the memory of the window it has to write back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mnemoscope.memory.memory import Memory
+from mnemoscope.types import Window
+
+
+class RealMemory:
+    trained_as = "memory"
+    reads = True
+
+    def windows_to_read(self, windows: Sequence[Window]) -> Sequence[Window]:
+        return windows
+
+    def hand_over(self, memory: Memory) -> Memory:
+        return memory
+
+
+CONDITION = RealMemory()

@@ -1,0 +1,139 @@
+"""The one place that says what every column of a run folder is called, holds, and means.
+
+Missing is null in text columns and NaN in number columns; a column that may be missing says when.  Tables grow by
+adding columns; a name once used keeps its meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    dtype: pa.DataType
+    unit: str
+    meaning: str
+
+
+_S, _I, _F, _B = pa.string(), pa.int32(), pa.float32(), pa.bool_()
+
+_KEY = [
+    Column("run", _S, "", "name of the study"),
+    Column("model", _S, "", "the encoder, as named in the study"),
+    Column("decoder", _S, "", "name of the decoder in the study, e.g. growing or fixed"),
+    Column("condition", _S, "", "what the decoder was given: memory, none, wrong, ... (a file in controls/)"),
+    Column("length", _I, "tokens", "window length L"),
+    Column("seed", _I, "", "seed of the decoder's training"),
+    Column("doc_id", _S, "", "document, the unit of resampling"),
+    Column("window_id", _S, "", "doc_id:length:index of the first token in the document"),
+    Column("domain", _S, "", "kind of text, from the corpus"),
+    Column("source", _S, "", "where the document came from, from the corpus"),
+    Column("dialect", _S, "", "dialect, from the corpus; empty if the corpus names none"),
+    Column("prefix", _S, "", "what the encoder read before the window: none, or bos (beginning-of-text token)"),
+]
+
+DECODED = [
+    *_KEY,
+    Column("reference_ids", pa.list_(_I), "", "token ids of the window [L]"),
+    Column("char_start", pa.list_(_I), "characters", "start of each token's span in the document [L]"),
+    Column("char_end", pa.list_(_I), "characters", "end (exclusive) of each token's span in the document [L]"),
+    Column("predicted_ids", pa.list_(_I), "", "most likely token at each position under teacher forcing [L]"),
+    Column("token_nats", pa.list_(_F), "nats", "teacher-forced -ln p of each true token [L]; EOS is not in it"),
+    Column("reconstruction_ids", pa.list_(_I), "", "greedy output from the memory alone, up to and without EOS"),
+    Column("stopped", _B, "", "whether EOS came before twice the window's length"),
+    Column("reference", _S, "", "the window's text, a slice of the document"),
+    Column("reconstruction", _S, "", "reconstruction_ids decoded"),
+]
+
+RECONSTRUCTIONS = [
+    *_KEY,
+    Column("reference", _S, "", "the window's text, a slice of the document"),
+    Column("reconstruction", _S, "", "the greedy reconstruction's text"),
+    Column("exact", _B, "", "whether the reconstruction is the window, token for token"),
+    Column("rouge1", _F, "fraction", "ROUGE-1 F1 of the texts; NaN if the reference holds no ROUGE token"),
+    Column("rouge2", _F, "fraction", "ROUGE-2 F1; NaN if the reference holds no ROUGE bigram"),
+    Column("rougeL", _F, "fraction", "ROUGE-L F1; NaN if the reference holds no ROUGE token"),
+    Column("token_accuracy", _F, "fraction", "share of positions whose token is right under teacher forcing"),
+    Column("matched", _I, "tokens", "source tokens matched by the monotone alignment"),
+    Column("substituted", _I, "tokens", "source tokens aligned to another token"),
+    Column("omitted", _I, "tokens", "source tokens aligned to nothing"),
+    Column("inserted", _I, "tokens", "reconstruction tokens aligned to nothing"),
+    Column("words", _I, "words", "whitespace-delimited words in the reference"),
+    Column("words_recovered_anywhere", _I, "words", "of them, recovered by the paper's definition (k-th of a kind)"),
+    Column("nats", _F, "nats", "sum of the window's token nats; EOS is not in it"),
+    Column("stopped", _B, "", "whether EOS came before twice the window's length"),
+]
+
+TOKENS = [
+    *_KEY,
+    Column("position", _I, "tokens", "0-based place in the window"),
+    Column("char_start", _I, "characters", "start of the token's span in the document"),
+    Column("char_end", _I, "characters", "end (exclusive) of the token's span in the document"),
+    Column("token_id", _I, "", "the true token"),
+    Column("token", _S, "", "the true token as the tokenizer spells it (byte-level alphabet kept)"),
+    Column("predicted_id", _I, "", "most likely token here under teacher forcing"),
+    Column("operation", _S, "", "match, substitute or omit, from the monotone alignment of token ids"),
+    Column("recovered_in_place", _B, "", "operation == match"),
+    Column("recovered_anywhere", _B, "", "the k-th occurrence counts if the reconstruction holds at least k of it"),
+    Column("nats", _F, "nats", "teacher-forced -ln p of the true token"),
+]
+
+ESTIMATES = [
+    Column("run", _S, "", "name of the study"),
+    Column("model", _S, "", "the encoder"),
+    Column("decoder", _S, "", "name of the decoder in the study"),
+    Column("condition", _S, "", "condition measured; retention and bits_retained compare it with none"),
+    Column("seed", _S, "", "seed of the decoder, or 'all': seeds pooled within each document"),
+    Column("metric", _S, "", "what is estimated: a file in score/metrics/"),
+    Column("unit", _S, "", "unit of value, low and high"),
+    Column("length", _I, "tokens", "window length L"),
+    Column("by", _S, "", "what the groups are: all, domain, dialect, position, or an annotation's name"),
+    Column("group", _S, "", "the group, e.g. news; for positions the 0-based bin 'lo-hi', both inclusive"),
+    Column("value", pa.float64(), "see unit", "the estimate; NaN if no unit of the group was measured"),
+    Column("low", pa.float64(), "see unit", "lower end of the interval; NaN with fewer than two documents"),
+    Column("high", pa.float64(), "see unit", "upper end of the interval; NaN with fewer than two documents"),
+    Column("confidence", pa.float64(), "fraction", "coverage aimed at, e.g. 0.95"),
+    Column("n_tokens", pa.int64(), "units", "units (tokens, words or windows, by metric) behind the value"),
+    Column("n_documents", pa.int64(), "documents", "documents behind the value"),
+    Column("method", _S, "", "how the interval was made, with the number of resamples"),
+]
+
+CURVES = [
+    Column("run", _S, "", "name of the study"),
+    Column("decoder", _S, "", "name of the decoder, or 'encoder' for pretraining"),
+    Column("condition", _S, "", "condition trained: memory or none; empty for pretraining"),
+    Column("seed", _I, "", "seed of the training"),
+    Column("length", _I, "tokens", "window length of this step"),
+    Column("step", _I, "steps", "optimiser step"),
+    Column("tokens", pa.int64(), "tokens", "window tokens seen so far, all lengths together"),
+    Column("nats", _F, "nats/token", "mean loss of the step over its targets (EOS among them)"),
+    Column("learning_rate", _F, "", "learning rate of the step"),
+    Column("seconds", _F, "s", "wall time of training so far, interruptions left out"),
+]
+
+SPANS = [
+    Column("doc_id", _S, "", "document"),
+    Column("char_start", _I, "characters", "start of the span"),
+    Column("char_end", _I, "characters", "end (exclusive) of the span"),
+    Column("label", _S, "", "the span's label"),
+]
+
+TABLES: dict[str, list[Column]] = {
+    "decoded": DECODED,
+    "reconstructions": RECONSTRUCTIONS,
+    "tokens": TOKENS,
+    "estimates": ESTIMATES,
+    "curves": CURVES,
+    "annotations": SPANS,
+}
+
+
+def arrow(table: str) -> pa.Schema:
+    """The pyarrow schema of a table, its column meanings kept as field metadata."""
+    return pa.schema(
+        [pa.field(c.name, c.dtype, metadata={"unit": c.unit, "meaning": c.meaning}) for c in TABLES[table]]
+    )
