@@ -9,7 +9,7 @@ follows a cache (design, section 5, equality 1).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ class Adapter(nn.Module, ABC):
     #: configuration class and language-model class of transformers, by name
     config_class: ClassVar[str]
     model_class: ClassVar[str]
+
+    #: the library's classes are duck-typed here: their attributes are what an architecture's file is about
+    model: Any
 
     def __init__(self, model: nn.Module, scan: str = "auto"):
         super().__init__()
@@ -62,9 +65,7 @@ class Adapter(nn.Module, ABC):
     def empty(self, batch: int) -> Memory:
         """The memory of ``batch`` windows before the first token: zeros."""
         device = next(self.parameters()).device
-        return Memory(
-            {p.name: torch.zeros(batch, *p.shape, dtype=p.dtype, device=device) for p in self.spec().parts}
-        )
+        return Memory({p.name: torch.zeros(batch, *p.shape, dtype=p.dtype, device=device) for p in self.spec().parts})
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +74,7 @@ class Adapter(nn.Module, ABC):
     @property
     def vocabulary(self) -> int:
         """Rows of the embedding; token ids must be below it."""
-        return int(self.model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+        return int(self.model.config.vocab_size)
 
 
 __all__ = ["Adapter", "Memory", "MemorySpec", "Part"]

@@ -1,0 +1,19 @@
+"""The one place that chooses how a causal convolution is computed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mnemoscope.kernels import conv_ref
+from mnemoscope.kernels.scan import choose
+
+
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """See :func:`mnemoscope.kernels.conv_ref.causal_conv`; Triton takes kernels of up to 4 taps."""
+    if weight.shape[1] <= 4 and choose(backend, x.device.type, start.dtype) == "triton":
+        from mnemoscope.kernels import conv_triton
+
+        return conv_triton.causal_conv(x, weight, bias, start)
+    return conv_ref.causal_conv(x, weight, bias, start)

@@ -1,0 +1,60 @@
+"""The one place that chooses how a selective scan is computed."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from mnemoscope.kernels import scan_ref
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "reference", "triton")
+
+
+@cache
+def choose(backend: str, device_type: str, exact: torch.dtype) -> str:
+    """The backend used for a request; logged once for each.
+
+    ``auto`` takes Triton for float32 states on a CUDA device, else the reference.
+
+    Raises:
+        ValueError: an unknown backend.
+        RuntimeError: Triton was asked for and is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown scan backend {backend!r}; there are: {', '.join(BACKENDS)}")
+    have_triton = importlib.util.find_spec("triton") is not None
+    if backend == "auto":
+        chosen = "triton" if device_type == "cuda" and exact == torch.float32 and have_triton else "reference"
+    elif backend == "triton" and not have_triton:
+        raise RuntimeError("the triton backend needs the package triton: pip install triton")
+    else:
+        chosen = backend
+    log.info("selective scan on %s (%s): %s", device_type, exact, chosen)
+    return chosen
+
+
+def selective_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    start: Tensor,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """See :func:`mnemoscope.kernels.scan_ref.selective_scan`, whose arguments and results these are."""
+    if choose(backend, u.device.type, start.dtype) == "triton":
+        from mnemoscope.kernels import scan_triton
+
+        return scan_triton.selective_scan(u, dt, A, B, C, D, z, dt_bias, start)
+    return scan_ref.selective_scan(u, dt, A, B, C, D, z, dt_bias, start)

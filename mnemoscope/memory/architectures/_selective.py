@@ -1,0 +1,66 @@
+"""What Mamba, FalconMamba and Mamba-2 share: a stack of residual blocks, each with one convolution and one scan.
+
+Symbols: B windows, L tokens, d width, D channels (d_inner), N d_state, K d_conv, R rank of dt.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mnemoscope.memory.adapter import Adapter
+from mnemoscope.memory.memory import Memory, MemorySpec, Part
+
+
+class SelectiveAdapter(Adapter):
+    """Reads through ``model.backbone``: embeddings, layers of norm + mixer, norm_f; and ``model.lm_head``."""
+
+    #: input channels of the convolution and of the scan
+    conv_channels: int
+    scan_channels: int
+
+    @abstractmethod
+    def mix(self, mixer: Any, x: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One mixer: x [B, L, d], conv [B, conv_channels, K-1], ssm [B, D, N] -> y [B, L, d] and the two states."""
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """States are kept in float32, or float64 where the parameters are; exp and sums need it."""
+        return torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+
+    def spec(self) -> MemorySpec:
+        config = self.model.config
+        parts: list[Part] = []
+        for i in range(config.num_hidden_layers):
+            parts.append(Part(f"layers.{i}.ssm", (self.scan_channels, config.state_size), self.state_dtype))
+            parts.append(Part(f"layers.{i}.conv", (self.conv_channels, config.conv_kernel - 1), self.state_dtype))
+        return MemorySpec(tuple(parts))
+
+    def hidden(self, ids: Tensor, start: Memory | None) -> tuple[Tensor, Memory]:
+        if ids.ndim != 2 or ids.shape[1] == 0:
+            raise ValueError(f"ids must be [B, L] with L > 0, got {tuple(ids.shape)}")
+        memory = self.empty(ids.shape[0]) if start is None else start
+        backbone = self.model.backbone
+        h = backbone.embeddings(ids)
+        end: dict[str, Tensor] = {}
+        for i, layer in enumerate(backbone.layers):
+            residual = h.to(self.state_dtype) if layer.residual_in_fp32 else h
+            x = rms_norm(h, layer.norm)
+            y, conv, ssm = self.mix(layer.mixer, x, memory[f"layers.{i}.conv"], memory[f"layers.{i}.ssm"])
+            end[f"layers.{i}.ssm"], end[f"layers.{i}.conv"] = ssm, conv
+            h = residual + y
+        return rms_norm(h, backbone.norm_f), Memory(end)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.model.lm_head(hidden.to(self.model.lm_head.weight.dtype))
+
+
+def rms_norm(x: Tensor, norm: Any) -> Tensor:
+    """Root-mean-square norm of [..., d] in at least float32; the result has the weight's dtype."""
+    weight: Tensor = norm.weight
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    eps: float = norm.variance_epsilon
+    return nn.functional.rms_norm(x.to(exact), (x.shape[-1],), weight.to(exact), eps).to(weight.dtype)
