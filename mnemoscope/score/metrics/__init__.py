@@ -1,0 +1,79 @@
+"""What is measured: one file per metric, found by its name.
+
+A file exposes ``METRIC``, an instance of a subclass of :class:`Metric`.  Every estimate is a ratio of sums,
+``sum(numerator) / sum(denominator)``, over tokens or windows, so the statistics add both up within each document
+(:func:`sums`), resample documents, and divide last.
+
+A unit that was not measured has a null numerator and a null or zero denominator: it is in neither sum.  The ratio is
+NaN where the denominator sums to 0.  Nothing is clipped.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import polars as pl
+
+
+class Metric:
+    """One quantity, as two expressions over the columns of a table.
+
+    The docstring of a metric says what it does not count, and what NaN means.
+
+    Attributes:
+        name: the name of its file.
+        unit: unit of the ratio.
+        direction: ``"kept"`` if a higher value means that more was kept, ``"lost"`` if it means that more was lost.
+        level: the table that it reads: ``"token"`` is tokens.parquet, ``"window"`` is reconstructions.parquet.
+        paired: whether each token is compared with the same token under the condition ``none``, whose nats must
+            have been joined in as the column ``nats_none``.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    direction: ClassVar[Literal["kept", "lost"]]
+    level: ClassVar[Literal["token", "window"]]
+    paired: ClassVar[bool] = False
+
+    @property
+    def numerator(self) -> pl.Expr:
+        """Per unit, Float64; null if the unit was not measured."""
+        raise NotImplementedError
+
+    @property
+    def denominator(self) -> pl.Expr:
+        """Per unit, Float64; null or 0 if the unit was not measured."""
+        raise NotImplementedError
+
+    @property
+    def units(self) -> pl.Expr:
+        """Per row, how many units (tokens, words or windows) it brings: the denominator, where that is a count."""
+        return self.denominator
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the expressions read, sorted."""
+        return sorted({c for e in (self.numerator, self.denominator, self.units) for c in e.meta.root_names()})
+
+
+class Mean(Metric):
+    """A metric that is the mean of one value per unit; a null or NaN value is left out and counted out."""
+
+    value: ClassVar[pl.Expr]
+
+    @property
+    def numerator(self) -> pl.Expr:
+        return self.value.cast(pl.Float64).fill_nan(None)
+
+    @property
+    def denominator(self) -> pl.Expr:
+        return self.numerator.is_not_null().cast(pl.Float64)
+
+
+def sums(metric: Metric) -> list[pl.Expr]:
+    """The aggregations ``numerator``, ``denominator`` and ``units``, for ``select`` or ``group_by(...).agg``."""
+    return [
+        metric.numerator.sum().alias("numerator"),
+        metric.denominator.sum().alias("denominator"),
+        metric.units.sum().alias("units"),
+    ]
