@@ -1,0 +1,255 @@
+"""tokens.parquet and reconstructions.parquet -> estimates.parquet.  The one owner of cluster identity.
+
+    rows of a table -> per-document sums of numerator and denominator -> ratio of sums, cluster bootstrap
+
+The document (``doc_id``) is the unit of resampling, always: tokens of a document share its author, its subject and its
+luck, and an interval that took them for independent would be too narrow by far.  Seeds are pooled within each
+document: a document counts once, however many decoders read it.
+
+A unit that was not measured is in neither sum and not in n (see :mod:`mnemoscope.score.metrics`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+
+from mnemoscope import plugins, schema
+from mnemoscope.config import Study
+from mnemoscope.errors import RunError
+from mnemoscope.score.metrics import Metric
+from mnemoscope.stats.bootstrap import FloatArray, generator, ratio_intervals
+
+#: columns of the key that are groups by themselves
+COLUMNS = ("domain", "dialect", "source")
+_CELL = ["decoder", "condition", "length"]
+_TABLE = {"token": "tokens.parquet", "window": "reconstructions.parquet"}
+#: rows of estimates that share one matrix product
+_BATCH = 512
+
+
+class Sums(NamedTuple):
+    """One estimate to be: per-document sums, documents in the order of their ids.
+
+    Attributes:
+        key: the estimate's columns up to and with ``group``.
+        documents: [n] ids, rising; only documents in which something was measured.
+        num, den: float64 [n].
+        units: tokens, words or windows measured.
+    """
+
+    key: dict[str, Any]
+    documents: list[str]
+    num: FloatArray
+    den: FloatArray
+    units: int
+
+
+def estimate(run_folder: Path, study: Study) -> None:
+    """Writes ``estimates.parquet``, atomically; the same files and study give the same numbers, whatever the order of
+    rows.
+
+    Raises:
+        RunError: a table is missing, ``estimate.by`` names what is not there, or the rows of two conditions do not
+            pair one to one.
+    """
+    wanted = study.estimate
+    frame = compute(
+        sums(run_folder, ["all", *wanted.by], wanted.position_bins),
+        seed=study.seed,
+        confidence=wanted.confidence,
+        resamples=wanted.resamples,
+    )
+    target = run_folder / "estimates.parquet"
+    part = target.with_suffix(".parquet.part")
+    pq.write_table(frame.to_arrow().cast(schema.arrow("estimates")), part)
+    os.replace(part, target)
+
+
+def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: int) -> pl.DataFrame:
+    """The estimates [rows] with their intervals, columns as in ``schema.ESTIMATES``."""
+    by_documents: dict[tuple[str, ...], list[Sums]] = {}
+    for row in rows:
+        by_documents.setdefault(tuple(row.documents), []).append(row)
+    out: list[dict[str, Any]] = []
+    for documents, group in by_documents.items():
+        for start in range(0, len(group), _BATCH):
+            batch = group[start : start + _BATCH]
+            if not documents:
+                out += [_record(r, np.nan, np.nan, np.nan, "none: nothing was measured", confidence) for r in batch]
+                continue
+            found = ratio_intervals(
+                np.column_stack([r.num for r in batch]),
+                np.column_stack([r.den for r in batch]),
+                confidence=confidence,
+                resamples=resamples,
+                rng=generator(seed, documents),
+            )
+            out += [
+                _record(r, found.value[i], found.low[i], found.high[i], found.method[i], confidence)
+                for i, r in enumerate(batch)
+            ]
+    columns = [c.name for c in schema.ESTIMATES]
+    if not out:
+        return pl.DataFrame(schema=columns)
+    out.sort(key=_order)
+    return pl.DataFrame(out, infer_schema_length=None).select(columns)
+
+
+def _record(row: Sums, value: float, low: float, high: float, method: str, confidence: float) -> dict[str, Any]:
+    return {
+        **row.key,
+        "value": float(value),
+        "low": float(low),
+        "high": float(high),
+        "confidence": confidence,
+        "n_tokens": row.units,
+        "n_documents": len(row.documents),
+        "method": method,
+    }
+
+
+def _order(record: dict[str, Any]) -> tuple[Any, ...]:
+    group = record["group"]
+    place = int(group.split("-")[0]) if record["by"] == "position" else 0
+    return (
+        *(record[c] for c in _CELL),
+        (record["seed"] != "all", record["seed"]),
+        (record["by"] != "all", record["by"]),
+        place,
+        group,
+        record["metric"],
+    )
+
+
+def sums(
+    run_folder: Path, by: Iterable[str], position_bins: int, metrics: Iterable[str] | None = None
+) -> Iterator[Sums]:
+    """Per-document sums of every metric (or of those named), for every cell of decoder, condition and length.
+
+    Args:
+        by: ``all``, a column in ``COLUMNS``, ``position``, or the name of a file in ``annotations/``.
+        position_bins: bins of the window, at most L of them.
+
+    Window metrics have no position and no annotation; paired metrics exist only beside a ``none`` decoder.
+    """
+    names = plugins.names("metric") if metrics is None else metrics
+    chosen: list[Metric] = [plugins.load("metric", name) for name in names]
+    tables = {level: _scan(run_folder / name) for level, name in _TABLE.items()}
+    for grouping in by:
+        for level, table in tables.items():
+            if level == "window" and grouping not in ("all", *COLUMNS):
+                continue
+            grouped = _with_group(table, run_folder, grouping, position_bins)
+            plain = [m for m in chosen if m.level == level and not m.paired]
+            paired = [m for m in chosen if m.level == level and m.paired]
+            if plain:
+                yield from _cells(_per_document(grouped, plain), plain, grouping)
+            if paired:
+                yield from _cells(_per_document(_beside_none(grouped), paired), paired, grouping)
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    if not path.exists():
+        raise RunError("the table is missing", remedy="Run the stages before 'estimate' first", file=path)
+    return pl.scan_parquet(path)
+
+
+def _with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: int) -> pl.LazyFrame:
+    """The table with the text column ``group``; rows that belong to no group are left out."""
+    if by == "all":
+        return table.with_columns(group=pl.lit("all"))
+    if by in COLUMNS:
+        return table.with_columns(group=pl.col(by)).filter(pl.col("group") != "")
+    if by == "position":
+        length, position = pl.col("length").cast(pl.Int64), pl.col("position").cast(pl.Int64)
+        bins = pl.min_horizontal(length, pl.lit(position_bins, pl.Int64))
+        number = position * bins // length
+        first = (number * length + bins - 1) // bins  # the least position whose bin is ``number``
+        last = ((number + 1) * length + bins - 1) // bins - 1
+        return table.with_columns(group=pl.format("{}-{}", first, last))
+    raise RunError(
+        f"estimate.by names {by!r}, which is neither a column nor an annotation of this run",
+        remedy=f"There are: {', '.join([*COLUMNS, 'position', *_annotations(run_folder)])}",
+        file=run_folder,
+    )
+
+
+def _annotations(run_folder: Path) -> list[str]:
+    return sorted(p.stem for p in (run_folder / "annotations").glob("*.parquet"))
+
+
+def _beside_none(table: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows of every other condition with the column ``nats_none``: the same token, same decoder and seed, under
+    the condition ``none``.  Cells without such a decoder are left out."""
+    cell, token = ["decoder", "seed", "length"], ["window_id", "position", "token_id"]
+    none = table.filter(pl.col("condition") == "none")
+    others = table.filter(pl.col("condition") != "none")
+    # an annotation may list a token under several labels, so the group is part of the key
+    key = [*cell, *token, "group"]
+    has_none = others.join(none.select(cell).unique(), on=cell, how="semi")
+    joined = has_none.join(none.select(*key, nats_none="nats"), on=key, how="left")
+    counts = (
+        pl.concat(
+            [
+                joined.group_by(*cell, "condition").agg(
+                    pl.len(), unique=pl.struct(*token, "group").n_unique(), alone=pl.col("nats_none").is_null().sum()
+                ),
+                none.group_by(*cell, "condition").agg(
+                    pl.len(), unique=pl.struct(*token, "group").n_unique(), alone=pl.lit(0, pl.UInt32)
+                ),
+            ]
+        )
+        .with_columns(in_none=pl.col("len").filter(pl.col("condition") == "none").first().over(cell))
+        .filter((pl.col("len") != pl.col("unique")) | (pl.col("alone") > 0) | (pl.col("len") != pl.col("in_none")))
+        .collect(engine="streaming")
+    )
+    if counts.height:
+        odd = counts.row(0, named=True)
+        raise RunError(
+            f"the tokens of condition {odd['condition']!r} and of 'none' do not pair one to one "
+            f"(decoder {odd['decoder']!r}, seed {odd['seed']}, length {odd['length']}: {odd['len']} rows, "
+            f"{odd['unique']} of them distinct, {odd['alone']} without a partner, {odd['in_none']} under none)",
+            remedy="Measure the conditions again, over the same windows",
+            file="tokens.parquet",
+        )
+    return joined
+
+
+def _per_document(table: pl.LazyFrame, metrics: list[Metric]) -> pl.DataFrame:
+    """A row per cell, seed, group and document, with ``<metric>:num``, ``:den`` and ``:units``."""
+    aggregates = [
+        expression.sum().alias(f"{m.name}:{part}")
+        for m in metrics
+        for part, expression in (("num", m.numerator), ("den", m.denominator), ("units", m.units))
+    ]
+    keys = ["run", "model", *_CELL, "seed", "group", "doc_id"]
+    return table.group_by(keys).agg(aggregates).collect(engine="streaming")
+
+
+def _cells(documents: pl.DataFrame, metrics: list[Metric], by: str) -> Iterator[Sums]:
+    """The rows to estimate: seeds pooled within each document, and for by='all' each seed too."""
+    keys = ["run", "model", *_CELL, "group", "doc_id"]
+    units = pl.col("^.*:units$").max()  # each seed measures the same units again: they are counted once
+    pooled = documents.group_by(keys).agg(pl.col("^.*:(num|den)$").sum(), units).with_columns(seed=pl.lit("all"))
+    parts = [pooled]
+    if by == "all":
+        parts.append(documents.with_columns(pl.col("seed").cast(pl.String)))
+    for part in parts:
+        for cell in part.sort("doc_id").partition_by(["run", "model", *_CELL, "seed", "group"], maintain_order=True):
+            key = cell.select("run", "model", *_CELL, "seed", "group").row(0, named=True) | {"by": by}
+            for m in metrics:
+                some = cell.filter(pl.col(f"{m.name}:units") > 0)
+                yield Sums(
+                    {**key, "metric": m.name, "unit": m.unit},
+                    some["doc_id"].to_list(),
+                    some[f"{m.name}:num"].to_numpy(),
+                    some[f"{m.name}:den"].to_numpy(),
+                    int(some[f"{m.name}:units"].sum()),
+                )
