@@ -1,0 +1,146 @@
+"""Where a model's files are: embedded in this package, in a folder, or on a hub.
+
+The hub is Hugging Face's, or the one that ``HF_ENDPOINT`` names; ``HF_HOME`` and ``HF_HUB_OFFLINE`` are honoured.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from mnemoscope.errors import ModelError
+
+
+class Source(ABC):
+    """The files of one model."""
+
+    name: str
+
+    @abstractmethod
+    def get(self, file: str) -> Path | None:
+        """A local path of ``file``, or None if the source has no such file."""
+
+    @abstractmethod
+    def missing(self, what: str, remedy: str) -> ModelError:
+        """The error for a file that must be there and is not."""
+
+
+class Folder(Source):
+    def __init__(self, name: str, root: Path):
+        self.name, self.root = name, root
+
+    def get(self, file: str) -> Path | None:
+        path = self.root / file
+        return path if path.is_file() else None
+
+    def missing(self, what: str, remedy: str) -> ModelError:
+        return ModelError(f"has no {what}", remedy=remedy, file=self.root)
+
+
+class Hub(Source):
+    """A repository on a hub.  The first file fixes the commit that all others are taken from."""
+
+    def __init__(self, name: str, revision: str | None):
+        self.name, self.revision = name, revision
+        self._unreached: Exception | None = None
+
+    def get(self, file: str) -> Path | None:
+        try:
+            path = Path(huggingface_hub.hf_hub_download(self.name, file, revision=self.revision))
+        except LocalEntryNotFoundError as error:
+            # Neither on the hub's answer nor in the cache.  A cache may be whole without this file, so whether that
+            # is a failure is for the caller to say: see ``missing``.
+            self._unreached = error
+            return None
+        except EntryNotFoundError:
+            return None
+        except GatedRepoError:
+            raise ModelError(
+                f"{self.name!r} is gated", remedy=f"Accept its terms at {constants.ENDPOINT}/{self.name}, then log in"
+            ) from None
+        except RevisionNotFoundError:
+            raise ModelError(
+                f"{self.name!r} has no revision {self.revision!r}", remedy="Name a branch, a tag or a commit"
+            ) from None
+        except (RepositoryNotFoundError, HFValidationError):
+            raise ModelError(
+                f"no model {self.name!r}: not embedded, not a folder, and not (or not for you) on {constants.ENDPOINT}",
+                remedy=f"Embedded are: {', '.join(embedded()) or 'none'}. Else give a folder or owner/name",
+            ) from None
+        except OSError as error:
+            raise ModelError(f"{self.name!r}: {file} cannot be fetched ({error})", remedy=_REACH) from error
+        self.revision = path.parent.name
+        return path
+
+    def missing(self, what: str, remedy: str) -> ModelError:
+        if self._unreached is not None:
+            return ModelError(
+                f"{self.name!r}: no {what} in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} "
+                f"{'is not asked (HF_HUB_OFFLINE)' if constants.HF_HUB_OFFLINE else 'cannot be reached'}",
+                remedy=_REACH,
+            )
+        return ModelError(f"{self.name!r} on {constants.ENDPOINT} has no {what}", remedy=remedy)
+
+
+AGAIN = "Fetch the file again (a git-lfs pointer or half a download is not the file)"
+_REACH = "Connect, or set HF_ENDPOINT to a mirror, or HF_HOME to a cache that has it, or give a folder"
+
+
+def embedded() -> list[str]:
+    """Names of the models that come with this package."""
+    zoo = _zoo()
+    return sorted(p.parent.name for p in zoo.glob("*/config.json")) if zoo.is_dir() else []
+
+
+def find(name: str, revision: str | None = None) -> Source:
+    """The source that ``name`` stands for: embedded model, folder, or hub repository, in that order.
+
+    Raises:
+        ModelError: a path to nothing, or a revision for what has none.
+    """
+    folder = Path(name).expanduser()
+    if name in embedded():
+        source: Source = Folder(name, _zoo() / name)
+    elif folder.is_dir():
+        source = Folder(name, folder)
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError("no such folder", remedy="Give a folder that holds config.json", file=folder)
+    else:
+        return Hub(name, revision)
+    if revision is not None:
+        raise ModelError(f"{name!r} is not on a hub and has no revision {revision!r}", remedy="Leave the revision out")
+    return source
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in ``file``.
+
+    Raises:
+        ModelError: it holds none, with its line.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        line = getattr(error, "lineno", None)
+        raise ModelError(f"not JSON: {error}", remedy=AGAIN, file=file, line=line) from None
+    if not isinstance(values, dict):
+        raise ModelError("not a JSON object", remedy=AGAIN, file=file)
+    return values
+
+
+def _zoo() -> Path:
+    return Path(str(resources.files("mnemoscope") / "zoo"))
