@@ -1,0 +1,1 @@
+"""The embedded models and corpus, and how they were made: data, no code that the rest imports."""
