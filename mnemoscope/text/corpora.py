@@ -1,0 +1,310 @@
+"""Corpora in, documents out, one at a time; text is kept exactly as given.
+
+A record is a line of JSON, a row of a Parquet file or of a data set, or a whole plain-text file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnemoscope.config import Corpus
+from mnemoscope.errors import TextError
+from mnemoscope.text import files
+from mnemoscope.types import Document
+
+_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a run read from one file (or one split of a data set); goes into its manifest.
+
+    Attributes:
+        name: the file, or the data set with its configuration and split.
+        documents: records in it; ``empty`` of them hold no text at all, and so no window.
+        file_bytes: size of the file as it lies on disk; 0 for a data set.
+        text_bytes: bytes of the documents' text in UTF-8.
+        sha256: of the file's bytes; of ids and texts for a data set.
+    """
+
+    name: str
+    documents: int
+    empty: int
+    file_bytes: int
+    text_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """One file, or one split of a data set (``path`` is None).  ``name`` starts the ids of nameless documents."""
+
+    corpus: Corpus
+    name: str
+    path: Path | None
+
+    @property
+    def where(self) -> str:
+        return str(self.path or self.name)
+
+
+def read(corpora: Sequence[Corpus]) -> Iterator[Document]:
+    """The documents of all corpora, in order, one at a time.
+
+    Raises:
+        TextError: a corpus that cannot be read, or two documents of one id; with file, line (or row) and remedy.
+    """
+    return (document for _, document in read_with_corpus(corpora))
+
+
+def read_with_corpus(corpora: Sequence[Corpus]) -> Iterator[tuple[Corpus, Document]]:
+    """As :func:`read`, each document with the corpus it came from."""
+    for origin, documents in _origins(corpora):
+        for document in documents:
+            yield origin.corpus, document
+
+
+def check(corpora: Sequence[Corpus], progress: Callable[[int, int], None] | None = None) -> list[Input]:
+    """Reads everything once, before any long work starts, so that nothing can fail to be read in its midst.
+
+    Args:
+        progress: called after each file with the bytes of the files read so far, and of all.
+
+    Raises:
+        TextError: as :func:`read`.
+    """
+    pairs = list(_origins(corpora))
+    sizes = [0 if origin.path is None else origin.path.stat().st_size for origin, _ in pairs]
+    inputs = []
+    for number, (origin, documents) in enumerate(pairs):
+        inputs.append(_check(origin, documents, sizes[number]))
+        if progress is not None:
+            progress(sum(sizes[: number + 1]), sum(sizes))
+    return inputs
+
+
+def _check(origin: _Origin, documents: Iterable[Document], size: int) -> Input:
+    count = empty = text_bytes = 0
+    content = hashlib.sha256()
+    for document in documents:
+        text = document.text.encode()
+        count, empty, text_bytes = count + 1, empty + (not text), text_bytes + len(text)
+        if origin.path is None:
+            content.update(json.dumps([document.doc_id, document.text]).encode())
+    return Input(
+        name=origin.where,
+        documents=count,
+        empty=empty,
+        file_bytes=size,
+        text_bytes=text_bytes,
+        sha256=content.hexdigest() if origin.path is None else _sha256(origin.path),
+    )
+
+
+def digest(corpora: Sequence[Corpus]) -> str:
+    """SHA-256 of the corpora's content, options and order, wherever their files lie."""
+    content = hashlib.sha256()
+    for origin, documents in _origins(corpora):
+        options = origin.corpus.model_dump(mode="json", exclude={"path"})
+        sha = _check(origin, documents, 0).sha256 if origin.path is None else _sha256(origin.path)
+        content.update(json.dumps([origin.name, options, sha], sort_keys=True).encode())
+    return content.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _origins(corpora: Sequence[Corpus]) -> Iterator[tuple[_Origin, Iterator[Document]]]:
+    """Every file of every corpus with its documents; ids are unique over all of them."""
+    seen: dict[str, str] = {}
+    for corpus in corpora:
+        if corpus.path is not None:
+            origins = [_Origin(corpus, name, path) for path, name in files.find(corpus.path)]
+        else:
+            parts = (corpus.dataset, corpus.dataset_config, corpus.split)
+            origins = [_Origin(corpus, "/".join(p for p in parts if p), None)]
+        for origin in origins:
+            yield origin, _unique(origin, seen)
+
+
+def _unique(origin: _Origin, seen: dict[str, str]) -> Iterator[Document]:
+    line = 0
+    for line, record in _records(origin):
+        document = _document(origin, line, record)
+        if document.doc_id in seen:
+            raise TextError(
+                f"document id {document.doc_id!r} was already given at {seen[document.doc_id]}",
+                remedy="Name a field of unique ids (doc_id in the corpus), or give the text once",
+                file=origin.where,
+                line=line,
+            )
+        seen[document.doc_id] = document.where
+        yield document
+    if line == 0:
+        raise TextError("no record in it", remedy="Put text into it or leave it out", file=origin.where)
+
+
+def _records(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(1-based line or row, record)."""
+    if origin.path is None:
+        return _dataset(origin)
+    kind = files.suffix(origin.path)
+    if kind in files.JSON_LINES:
+        return _json_lines(origin.path)
+    return _parquet(origin) if kind in files.PARQUET else _plain_text(origin)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in files.lines(path):
+        if not content.strip():
+            continue
+        try:
+            record = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise TextError(
+                f"not JSON: {error}", remedy="Each line must hold one whole JSON object", file=path, line=line
+            ) from None
+        if not isinstance(record, dict):
+            raise TextError(
+                f"the record is {_kind(record)}, not an object",
+                remedy='Each line must hold one JSON object, such as {"text": "..."}',
+                file=path,
+                line=line,
+            )
+        yield line, record
+
+
+def _plain_text(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
+    assert origin.path is not None
+    named = {option: field for option, field in _fields(origin.corpus).items() if option != "text"}
+    if named:
+        raise TextError(
+            f"plain text has no fields, yet the corpus names {', '.join(f'{k} = {v!r}' for k, v in named.items())}",
+            remedy="Leave them out (there are domain_name and dialect_name), or give JSON lines",
+            file=origin.path,
+        )
+    yield 1, {origin.corpus.text: "".join(content for _, content in files.lines(origin.path))}
+
+
+def _parquet(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    assert origin.path is not None
+    fields = _fields(origin.corpus)
+    row = 0
+    try:
+        with pq.ParquetFile(origin.path) as file:
+            columns = file.schema_arrow.names
+            for option, field in fields.items():
+                if field not in columns:
+                    raise _no_field(origin, None, option, field, columns)
+            for batch in file.iter_batches(batch_size=_ROWS, columns=sorted(set(fields.values()))):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield row, record
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = f"unreadable as Parquet ({str(error).splitlines()[0]})"
+        raise TextError(problem, remedy="Write the file again", file=origin.path, line=row + 1) from None
+
+
+def _dataset(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise TextError(
+            "data sets are read by the library 'datasets', which is not installed",
+            remedy="Install it: pip install 'mnemoscope[hub]'",
+            file=origin.name,
+        ) from None
+    corpus = origin.corpus
+    row = 0
+    try:
+        rows = load_dataset(corpus.dataset, corpus.dataset_config, split=corpus.split, streaming=True)
+        for row, record in enumerate(rows, start=1):
+            yield row, dict(record)
+    except Exception as error:  # the library and its readers raise whatever theirs do
+        raise TextError(
+            f"the data set cannot be read ({type(error).__name__}: {error})",
+            remedy="Check its name, configuration and split, and the network",
+            file=origin.name,
+            line=row + 1 if row else None,
+        ) from error
+
+
+def _fields(corpus: Corpus) -> dict[str, str]:
+    """Option of the corpus -> field of a record, for the options given."""
+    options = ("text", "doc_id", "domain", "source", "dialect")
+    return {option: getattr(corpus, option) for option in options if getattr(corpus, option) is not None}
+
+
+def _document(origin: _Origin, line: int, record: dict[str, Any]) -> Document:
+    values = {option: _value(origin, line, record, option, field) for option, field in _fields(origin.corpus).items()}
+    corpus = origin.corpus
+    return Document(
+        doc_id=values.get("doc_id", f"{origin.name}:{line}"),
+        text=values["text"],
+        domain=values.get("domain", corpus.domain_name or ""),
+        source=values.get("source", origin.name if origin.path is None else origin.path.name),
+        dialect=values.get("dialect", corpus.dialect_name or ""),
+        where=f"{origin.where}:{line}",
+    )
+
+
+def _value(origin: _Origin, line: int, record: dict[str, Any], option: str, field: str) -> str:
+    if field not in record:
+        raise _no_field(origin, line, option, field, record)
+    value = record[field]
+    if option == "doc_id" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise TextError(
+            f"field {field!r} (the corpus's {option}) is {_kind(value)}, not a string",
+            remedy="Give a string, or name another field",
+            file=origin.where,
+            line=line,
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"field {field!r} holds half a surrogate pair at character {error.start}, which is no text",
+            remedy="Mend the escape (\\ud800 to \\udfff come in pairs)",
+            file=origin.where,
+            line=line,
+        ) from None
+    return value
+
+
+def _no_field(origin: _Origin, line: int | None, option: str, field: str, there: Iterable[str]) -> TextError:
+    return TextError(
+        f"no field {field!r} (the corpus's {option})",
+        remedy=f"Name one of the fields there: {', '.join(there) or 'none'}",
+        file=origin.where,
+        line=line,
+    )
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, in JSON's words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+    return f"a {type(value).__name__}"
