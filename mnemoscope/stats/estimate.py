@@ -223,12 +223,22 @@ def _beside_none(table: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _per_document(table: pl.LazyFrame, metrics: list[Metric]) -> pl.DataFrame:
-    """A row per cell, seed, group and document, with ``<metric>:num``, ``:den`` and ``:units``."""
-    aggregates = [
-        expression.sum().alias(f"{m.name}:{part}")
-        for m in metrics
-        for part, expression in (("num", m.numerator), ("den", m.denominator), ("units", m.units))
-    ]
+    """A row per cell, seed, group and document, with ``<metric>:num``, ``:den`` and ``:units``.
+
+    A whole-number denominator counts the units (tokens, words, windows); a real one (nats) weighs rows, so the rows
+    are counted.
+    """
+    kinds = table.select(m.denominator.alias(m.name) for m in metrics).collect_schema()
+    aggregates = []
+    for m in metrics:
+        numerator = m.numerator.fill_nan(None)
+        measured = numerator.is_not_null()
+        denominator = m.denominator.filter(measured)
+        aggregates += [
+            numerator.sum().alias(f"{m.name}:num"),
+            denominator.sum().cast(pl.Float64).alias(f"{m.name}:den"),
+            (denominator.sum() if kinds[m.name].is_integer() else measured.sum()).alias(f"{m.name}:units"),
+        ]
     keys = ["run", "model", *_CELL, "seed", "group", "doc_id"]
     return table.group_by(keys).agg(aggregates).collect(engine="streaming")
 

@@ -1,0 +1,337 @@
+"""Four oracles for the cluster bootstrap: theory, scipy, measured coverage, and data with nothing to resample.
+
+Then the way from tables to estimates: worked by hand, and the same whatever the order of rows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+from synthetic_run import make_run, shuffle
+
+from mnemoscope import schema
+from mnemoscope.errors import RunError
+from mnemoscope.stats.bootstrap import FloatArray, divide, generator, ratio_intervals, resample
+from mnemoscope.stats.compare import between, difference
+from mnemoscope.stats.estimate import Sums, estimate, sums
+
+
+def row(num: FloatArray, den: FloatArray, documents: list[str] | None = None) -> Sums:
+    documents = documents or [f"d{i:04d}" for i in range(len(num))]
+    return Sums({}, documents, np.asarray(num, float), np.asarray(den, float), len(num))
+
+
+# ---- theory
+
+
+def test_the_mean_of_normals_has_the_interval_of_theory() -> None:
+    """One token a document, mean of n normals: half width 1.96 / sqrt(n).  Averaged over 200 rows, to 2 %."""
+    rng = np.random.default_rng(0)
+    num = rng.normal(size=(300, 200))
+    found = ratio_intervals(num, np.ones_like(num), confidence=0.95, resamples=2000, rng=rng)
+    width = (found.high - found.low).mean()
+    assert width == pytest.approx(2 * stats.norm.ppf(0.975) / np.sqrt(300), rel=0.02)
+
+
+def test_the_interval_of_skewed_data_leans_as_theory_says() -> None:
+    """The mean of skewed data: the interval's upper arm is the longer one, by about 1 + skewness/3 z / sqrt(n) (Hall
+    1992, section 3.6, for the studentised interval; BCa is correct to the same order)."""
+    rng = np.random.default_rng(1)
+    num = rng.exponential(size=(100, 400))
+    found = ratio_intervals(num, np.ones_like(num), confidence=0.95, resamples=4000, rng=rng)
+    ratio = ((found.high - found.value) / (found.value - found.low)).mean()
+    skewness = stats.skew(num).mean()
+    # Edgeworth: ends at value + s (+-z + (2 z^2 + 1) skewness / 6 sqrt n), less half of it for not studentising
+    z, shift = 1.96, skewness * (2 * 1.96**2 + 1) / 6 / 10
+    assert 1.05 < ratio < (z + shift) / (z - shift) + 0.02
+
+
+# ---- scipy
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_bca_is_scipys_on_the_same_resamples(confidence: float) -> None:
+    """scipy turns our resampled ratios into the same BCa interval, to the last digits."""
+    rng = np.random.default_rng(2)
+    num, den = rng.gamma(1, size=(23, 3)), rng.gamma(3, size=(23, 3))
+    found = ratio_intervals(num, den, confidence=confidence, resamples=999, rng=np.random.default_rng(5))
+    drawn = resample(np.concatenate([num, den], axis=1), 999, np.random.default_rng(5))
+    for k in range(3):
+        shell = SimpleNamespace(bootstrap_distribution=drawn[:, k] / drawn[:, 3 + k])
+        theirs = stats.bootstrap(
+            (num[:, k], den[:, k]),
+            lambda a, b, axis=-1: a.sum(axis) / b.sum(axis),
+            paired=True,
+            n_resamples=0,
+            bootstrap_result=shell,
+            method="BCa",
+            confidence_level=confidence,
+            vectorized=True,
+        ).confidence_interval
+        assert found.low[k] == pytest.approx(theirs.low, abs=1e-12)
+        assert found.high[k] == pytest.approx(theirs.high, abs=1e-12)
+
+
+def test_a_whole_bootstrap_is_scipys_within_its_own_noise() -> None:
+    rng = np.random.default_rng(3)
+    num, den = rng.gamma(1, size=(40, 1)), rng.gamma(3, size=(40, 1))
+    found = ratio_intervals(num, den, confidence=0.95, resamples=40_000, rng=rng)
+    theirs = stats.bootstrap(
+        (num[:, 0], den[:, 0]),
+        lambda a, b, axis=-1: a.sum(axis) / b.sum(axis),
+        paired=True,
+        n_resamples=40_000,
+        batch=1000,
+        vectorized=True,
+        rng=4,
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert found.low[0] == pytest.approx(theirs.low, abs=0.02 * width)
+    assert found.high[0] == pytest.approx(theirs.high, abs=0.02 * width)
+
+
+def test_resampled_sums_are_a_plain_loop_over_documents() -> None:
+    """Blocks, counts and the product against the definition: draw documents, add up their columns."""
+    columns = np.random.default_rng(0).normal(size=(7, 3))
+    found = resample(columns, 50, np.random.default_rng(9))
+    rng = np.random.default_rng(9)
+    for r, drawn in enumerate(rng.integers(7, size=(50, 7))):
+        np.testing.assert_allclose(found[r], sum(columns[i] for i in drawn), rtol=1e-12)
+
+
+def test_the_difference_of_two_samples_is_scipys() -> None:
+    """Documents of each side apart: scipy resamples the two sides' indices independently."""
+    rng = np.random.default_rng(6)
+    a = row(rng.gamma(2, size=30), rng.gamma(3, size=30))
+    b = row(rng.gamma(1, size=20), rng.gamma(3, size=20), [f"e{i:02d}" for i in range(20)])
+    found = difference(a, b, seed=0, confidence=0.95, resamples=40_000)
+
+    def statistic(i: FloatArray, j: FloatArray, axis: int = -1) -> FloatArray:
+        i, j = i.astype(int), j.astype(int)
+        return a.num[i].sum(axis) / a.den[i].sum(axis) - b.num[j].sum(axis) / b.den[j].sum(axis)
+
+    theirs = stats.bootstrap(
+        (np.arange(30), np.arange(20)), statistic, n_resamples=40_000, batch=1000, vectorized=True, rng=4
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert found.low == pytest.approx(theirs.low, abs=0.02 * width)
+    assert found.high == pytest.approx(theirs.high, abs=0.02 * width)
+
+
+# ---- coverage
+
+
+def test_intervals_cover_and_token_intervals_would_not() -> None:
+    """400 data sets of 100 documents with a random effect each: the interval holds the truth in 95 % of them within
+    binomial error; an interval that takes the tokens for independent holds it far less often."""
+    rng = np.random.default_rng(8)
+    replications, n, truth = 400, 100, 0.3
+    covered = naive = 0
+    for _ in range(replications):
+        tokens = rng.integers(20, 200, n)
+        lost = rng.binomial(tokens, rng.beta(3, 7, n)).astype(float)
+        found = ratio_intervals(lost[:, None], tokens[:, None] * 1.0, confidence=0.95, resamples=1000, rng=rng)
+        covered += bool(found.low[0] <= truth <= found.high[0])
+        share = lost.sum() / tokens.sum()
+        naive += bool(abs(share - truth) <= 1.96 * np.sqrt(share * (1 - share) / tokens.sum()))
+    assert abs(covered / replications - 0.95) < 3 * np.sqrt(0.95 * 0.05 / replications)
+    assert naive / replications < 0.6
+
+
+def test_the_difference_of_paired_documents_covers_and_is_narrower() -> None:
+    rng = np.random.default_rng(10)
+    covered, widths, apart = 0, [], []
+    for _ in range(400):
+        den = rng.integers(20, 60, 30).astype(float)
+        shared = rng.normal(0, 0.3, 30)
+        a = row(den * (0.5 + shared + rng.normal(0, 0.05, 30)), den)
+        b = row(den * (0.4 + shared + rng.normal(0, 0.05, 30)), den)
+        found = difference(a, b, seed=0, confidence=0.95, resamples=400)
+        covered += found.low <= 0.1 <= found.high
+        widths.append(found.high - found.low)
+        other = row(b.num, b.den, [f"e{i}" for i in range(30)])
+        unpaired = difference(a, other, seed=0, confidence=0.95, resamples=100)
+        apart.append(unpaired.high - unpaired.low)
+    assert abs(covered / 400 - 0.94) < 3 * np.sqrt(0.95 * 0.05 / 400)
+    assert np.mean(widths) < 0.3 * np.mean(apart)
+
+
+# ---- nothing to resample
+
+
+@pytest.mark.parametrize(
+    ("num", "den", "value", "low", "method"),
+    [
+        ([3.0], [4.0], 0.75, np.nan, "none: fewer"),  # one document
+        ([1.0, 1.0, 1.0], [4.0, 4.0, 4.0], 0.25, 0.25, "percentile"),  # identical documents
+        ([0.1, 0.2, 0.3], [1.0, 2.0, 3.0], 0.1, 0.1, "percentile"),  # one ratio, to rounding
+        ([0.0, 0.0], [0.0, 0.0], np.nan, np.nan, "none: no denominator"),  # nothing to divide by
+        ([1.0, 0.0], [2.0, 0.0], 0.5, np.nan, "none: no denominator"),  # nothing in some resamples
+        ([np.nan, 1.0], [1.0, 1.0], np.nan, np.nan, "none: no denominator"),
+    ],
+)
+def test_degenerate(num: list[float], den: list[float], value: float, low: float, method: str) -> None:
+    rng = np.random.default_rng(0)
+    found = ratio_intervals(np.array([num]).T, np.array([den]).T, confidence=0.95, resamples=200, rng=rng)
+    np.testing.assert_allclose(found.value, [value], equal_nan=True)
+    np.testing.assert_allclose([found.low[0], found.high[0]], [low, low], equal_nan=True)
+    assert method in found.method[0]
+
+
+def test_division_by_nothing_is_nan() -> None:
+    np.testing.assert_array_equal(divide(np.array([1.0, 0.0, 1.0]), np.array([0.0, 0.0, 2.0])), [np.nan, np.nan, 0.5])
+
+
+# ---- order
+
+
+def test_documents_may_come_in_any_order() -> None:
+    """The generator belongs to the set of documents, and estimate sorts them."""
+    draws = [generator(3, d).random() for d in (["a", "b", "c"], ["c", "a", "b"], ["a", "b"])]
+    assert draws[0] == draws[1] != draws[2]
+    assert generator(3, ["a"]).random() != generator(4, ["a"]).random()
+    assert generator(-1, ["a"]).random() != generator(1, ["a"]).random()
+
+
+def test_estimates_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    study = make_run(tmp_path)
+    estimate(tmp_path, study)
+    first = pl.read_parquet(tmp_path / "estimates.parquet")
+    for table in ("tokens", "reconstructions"):
+        shuffle(tmp_path / f"{table}.parquet")
+    estimate(tmp_path, study)
+    second = pl.read_parquet(tmp_path / "estimates.parquet")
+    assert first.select(pl.exclude("value", "low", "high")).equals(second.select(pl.exclude("value", "low", "high")))
+    for c in ("value", "low", "high"):
+        np.testing.assert_allclose(first[c], second[c], atol=1e-9)
+
+
+# ---- tables to estimates
+
+
+def test_a_table_worked_by_hand(tmp_path: Path) -> None:
+    """Two documents, length 2, one seed; nats under none 4 each.
+
+    document a, one window:  nats 1 3  -> kept 3 + 1 = 4 of 8
+    document b, two windows: nats 4 2, 5 3 -> kept 0 + 2 - 1 + 1 = 2 of 16
+    retention = 6 / 24; at position 0: (3 + 0 - 1) / 12 = 1/6; at position 1: (1 + 2 + 1) / 12 = 1/3
+    """
+    study = make_run(tmp_path, lengths=(2,), seeds=(0,), conditions=("memory", "none"), by=("position",))
+    template = pl.read_parquet(tmp_path / "tokens.parquet").head(1).drop("condition", "doc_id", "window_id", "nats")
+    rows = []
+    for doc, window, nats in (("a", 0, (1, 3)), ("b", 0, (4, 2)), ("b", 2, (5, 3))):
+        for condition in ("memory", "none"):
+            for position in (0, 1):
+                rows.append(
+                    template.with_columns(
+                        condition=pl.lit(condition),
+                        doc_id=pl.lit(doc),
+                        window_id=pl.lit(f"{doc}:2:{window}"),
+                        position=pl.lit(position, pl.Int32),
+                        nats=pl.lit(4.0 if condition == "none" else nats[position], pl.Float32),
+                    )
+                )
+    pl.concat(rows).select([c.name for c in schema.TOKENS]).write_parquet(tmp_path / "tokens.parquet")
+    estimate(tmp_path, study)
+    found = pl.read_parquet(tmp_path / "estimates.parquet").filter(metric="retention", seed="all")
+    assert found.select("by", "group", "value", "n_tokens", "n_documents").rows() == [
+        ("all", "all", 6 / 24, 6, 2),
+        ("position", "0-0", 2 / 12, 3, 2),
+        ("position", "1-1", 4 / 12, 3, 2),
+    ]
+
+
+def test_the_planted_truth_is_found(tmp_path: Path) -> None:
+    """News keeps twice what mathematics keeps, and the end of a window twice what its start keeps."""
+    study = make_run(tmp_path, windows=8)
+    estimate(tmp_path, study)
+    found = pl.read_parquet(tmp_path / "estimates.parquet").filter(
+        metric="retention", condition="memory", seed="all", length=16
+    )
+    by = {(b, g): v for b, g, v in found.select("by", "group", "value").rows()}
+    assert by["domain", "news"] == pytest.approx(0.6, abs=0.02)
+    assert by["domain", "mathematics"] == pytest.approx(0.3, abs=0.02)
+    assert by["position", "14-15"] / by["position", "0-1"] == pytest.approx(1.87, abs=0.2)
+
+
+def test_the_written_table_is_the_schemas(tmp_path: Path) -> None:
+    study = make_run(tmp_path, dialect=True)
+    estimate(tmp_path, study)
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "estimates.parquet")
+    assert table.schema.equals(schema.arrow("estimates"))
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    assert set(frame["by"]) == {"all", "domain", "dialect", "position"}
+    assert set(frame.filter(by="all")["seed"]) == {"all", "0", "1"}
+    assert set(frame.filter(pl.col("by") != "all")["seed"]) == {"all"}
+    assert not frame.filter(metric="retention", condition="none").height
+    # 12 documents x 3 windows x 64 tokens, each counted once though two seeds read it; windows are counted as windows
+    cell = frame.filter(by="all", length=64, condition="memory", seed="all")
+    assert cell.filter(metric="omission_in_place")["n_tokens"].item() == 12 * 3 * 64
+    assert cell.filter(metric="exact")["n_tokens"].item() == 12 * 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("length", "bins", "groups"),
+    [(4, 16, ["0-0", "1-1", "2-2", "3-3"]), (16, 4, ["0-3", "4-7", "8-11", "12-15"]), (5, 2, ["0-2", "3-4"])],
+)
+def test_position_bins_share_the_window_out(tmp_path: Path, length: int, bins: int, groups: list[str]) -> None:
+    make_run(tmp_path, lengths=(length,), windows=1)
+    found = {r.key["group"] for r in sums(tmp_path, ["position"], bins, ["nats"])}
+    assert sorted(found, key=lambda g: int(g.split("-")[0])) == groups
+
+
+def test_without_none_there_is_no_retention(tmp_path: Path) -> None:
+    study = make_run(tmp_path, conditions=("memory",))
+    estimate(tmp_path, study)
+    found = set(pl.read_parquet(tmp_path / "estimates.parquet")["metric"])
+    assert "retention" not in found
+    assert "nats" in found
+
+
+@pytest.mark.parametrize("spoil", ["missing", "twice", "another token", "extra"])
+def test_conditions_that_do_not_pair_are_refused(tmp_path: Path, spoil: str) -> None:
+    make_run(tmp_path, lengths=(16,), windows=1)
+    tokens = pl.read_parquet(tmp_path / "tokens.parquet")
+    memory = tokens.filter(condition="memory")
+    others = tokens.filter(pl.col("condition") != "memory")
+    spoilt = {
+        "missing": memory.slice(1),
+        "twice": pl.concat([memory.slice(1), memory.slice(1, 1)]),
+        "another token": memory.with_columns(token_id=pl.col("token_id") + 1),
+        "extra": pl.concat([memory, memory.head(1).with_columns(position=pl.lit(99, pl.Int32))]),
+    }[spoil]
+    pl.concat([spoilt, others]).write_parquet(tmp_path / "tokens.parquet")
+    with pytest.raises(RunError, match="one to one"):
+        list(sums(tmp_path, ["all"], 4, ["retention"]))
+
+
+def test_unknown_groups_and_missing_tables_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="missing"):
+        list(sums(tmp_path, ["all"], 4))
+    make_run(tmp_path, lengths=(16,), windows=1)
+    with pytest.raises(RunError, match="'mood'"):
+        list(sums(tmp_path, ["mood"], 4))
+
+
+def test_growing_against_fixed(tmp_path: Path) -> None:
+    """The fixed decoder was planted to keep 0.8 of what the growing one keeps: the difference is 0.2 of it."""
+    study = make_run(tmp_path, decoders=("growing", "fixed"))
+    found = between(tmp_path, study, "retention", {"decoder": "growing"}, {"decoder": "fixed"})
+    estimate(tmp_path, study)
+    values = pl.read_parquet(tmp_path / "estimates.parquet").filter(metric="retention", seed="all", by="all")
+    for r in found.filter(condition="memory").iter_rows(named=True):
+        growing = values.filter(decoder="growing", condition="memory", length=r["length"])["value"].item()
+        fixed = values.filter(decoder="fixed", condition="memory", length=r["length"])["value"].item()
+        assert r["value"] == pytest.approx(growing - fixed, abs=1e-12)
+        assert 0 < r["low"] < 0.2 * growing < r["high"]
+        assert "paired by document" in r["method"]
