@@ -1,11 +1,11 @@
 """What is measured: one file per metric, found by its name.
 
 A file exposes ``METRIC``, an instance of a subclass of :class:`Metric`.  Every estimate is a ratio of sums,
-``sum(numerator) / sum(denominator)``, over tokens or windows, so the statistics add both up within each document
-(:func:`sums`), resample documents, and divide last.
+``sum(numerator) / sum(denominator)``, over tokens or windows: the statistics add both up within each document,
+resample documents, and divide last.
 
-A unit that was not measured has a null numerator and a null or zero denominator: it is in neither sum.  The ratio is
-NaN where the denominator sums to 0.  Nothing is clipped.
+A row that was not measured has a null numerator and is in neither sum.  The ratio is NaN where the denominator sums
+to 0.  Nothing is clipped.
 """
 
 from __future__ import annotations
@@ -37,23 +37,14 @@ class Metric:
 
     @property
     def numerator(self) -> pl.Expr:
-        """Per unit, Float64; null if the unit was not measured."""
+        """Per row, Float64; null if the row was not measured."""
         raise NotImplementedError
 
     @property
     def denominator(self) -> pl.Expr:
-        """Per unit, Float64; null or 0 if the unit was not measured."""
+        """Per row.  Int64 if it counts units (tokens, words or windows); Float64 if it weighs rows, which are then the
+        units."""
         raise NotImplementedError
-
-    @property
-    def units(self) -> pl.Expr:
-        """Per row, how many units (tokens, words or windows) it brings: the denominator, where that is a count."""
-        return self.denominator
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that the expressions read, sorted."""
-        return sorted({c for e in (self.numerator, self.denominator, self.units) for c in e.meta.root_names()})
 
 
 class Mean(Metric):
@@ -67,13 +58,4 @@ class Mean(Metric):
 
     @property
     def denominator(self) -> pl.Expr:
-        return self.numerator.is_not_null().cast(pl.Float64)
-
-
-def sums(metric: Metric) -> list[pl.Expr]:
-    """The aggregations ``numerator``, ``denominator`` and ``units``, for ``select`` or ``group_by(...).agg``."""
-    return [
-        metric.numerator.sum().alias("numerator"),
-        metric.denominator.sum().alias("denominator"),
-        metric.units.sum().alias("units"),
-    ]
+        return self.numerator.is_not_null().cast(pl.Int64)

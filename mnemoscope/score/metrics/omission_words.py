@@ -30,7 +30,7 @@ class OmissionWords(Metric):
 
     @property
     def denominator(self) -> pl.Expr:
-        return pl.col("words").cast(pl.Float64)
+        return pl.col("words").cast(pl.Int64)
 
 
 METRIC = OmissionWords()

@@ -26,15 +26,11 @@ class Retention(Metric):
 
     @property
     def numerator(self) -> pl.Expr:
-        return (pl.col("nats_none").cast(pl.Float64) - pl.col("nats").cast(pl.Float64)).fill_nan(None)
+        return pl.col("nats_none").cast(pl.Float64) - pl.col("nats").cast(pl.Float64)
 
     @property
     def denominator(self) -> pl.Expr:
-        return pl.when(self.numerator.is_not_null()).then(pl.col("nats_none").cast(pl.Float64))
-
-    @property
-    def units(self) -> pl.Expr:
-        return self.numerator.is_not_null().cast(pl.Float64)
+        return pl.col("nats_none").cast(pl.Float64)
 
 
 METRIC = Retention()
