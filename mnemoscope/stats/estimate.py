@@ -11,7 +11,6 @@ A unit that was not measured is in neither sum and not in n (see :mod:`mnemoscop
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +20,21 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from mnemoscope import plugins, schema
+from mnemoscope.annotate import project
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.score.metrics import Metric
+from mnemoscope.score.records import replacing
 from mnemoscope.stats.bootstrap import FloatArray, generator, ratio_intervals
 
 #: columns of the key that are groups by themselves
 COLUMNS = ("domain", "dialect", "source")
+#: the group of tokens that no span of an annotation touches, in documents that have spans
+UNLABELLED = "(unlabelled)"
 _CELL = ["decoder", "condition", "length"]
+#: a token is paired with itself under ``none``: same decoder, seed and length, same place in the same window
+_PAIRED_IN = ["decoder", "seed", "length"]
+_TOKEN = ["window_id", "position", "token_id"]
 _TABLE = {"token": "tokens.parquet", "window": "reconstructions.parquet"}
 #: rows of estimates that share one matrix product
 _BATCH = 512
@@ -66,10 +72,8 @@ def estimate(run_folder: Path, study: Study) -> None:
         confidence=wanted.confidence,
         resamples=wanted.resamples,
     )
-    target = run_folder / "estimates.parquet"
-    part = target.with_suffix(".parquet.part")
-    pq.write_table(frame.to_arrow().cast(schema.arrow("estimates")), part)
-    os.replace(part, target)
+    with replacing(run_folder / "estimates.parquet") as part:
+        pq.write_table(frame.to_arrow().cast(schema.arrow("estimates")), part)
 
 
 def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: int) -> pl.DataFrame:
@@ -141,6 +145,8 @@ def sums(
     """
     names = plugins.names("metric") if metrics is None else metrics
     chosen: list[Metric] = [plugins.load("metric", name) for name in names]
+    if any(m.paired for m in chosen):
+        _refuse_unpaired(_scan(run_folder / _TABLE["token"]))
     tables = {level: _scan(run_folder / name) for level, name in _TABLE.items()}
     for grouping in by:
         for level, table in tables.items():
@@ -174,11 +180,23 @@ def _with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: i
         first = (number * length + bins - 1) // bins  # the least position whose bin is ``number``
         last = ((number + 1) * length + bins - 1) // bins - 1
         return table.with_columns(group=pl.format("{}-{}", first, last))
+    if by in _annotations(run_folder):
+        return _with_label(table, run_folder / "annotations" / f"{by}.parquet")
     raise RunError(
         f"estimate.by names {by!r}, which is neither a column nor an annotation of this run",
         remedy=f"There are: {', '.join([*COLUMNS, 'position', *_annotations(run_folder)])}",
         file=run_folder,
     )
+
+
+def _with_label(table: pl.LazyFrame, annotation: Path) -> pl.LazyFrame:
+    """The tokens of the annotated documents, grouped by label; those that no span touches are ``UNLABELLED``."""
+    spans = pl.read_parquet(annotation)
+    place = ["doc_id", "char_start", "char_end", "token"]
+    annotated = table.filter(pl.col("doc_id").is_in(spans["doc_id"].unique().implode()))
+    places = annotated.select(place).unique().collect(engine="streaming")
+    labelled = places.with_columns(group=project(spans, places).fill_null(UNLABELLED))
+    return annotated.join(labelled.lazy(), on=place)
 
 
 def _annotations(run_folder: Path) -> list[str]:
@@ -188,38 +206,34 @@ def _annotations(run_folder: Path) -> list[str]:
 def _beside_none(table: pl.LazyFrame) -> pl.LazyFrame:
     """The rows of every other condition with the column ``nats_none``: the same token, same decoder and seed, under
     the condition ``none``.  Cells without such a decoder are left out."""
-    cell, token = ["decoder", "seed", "length"], ["window_id", "position", "token_id"]
     none = table.filter(pl.col("condition") == "none")
     others = table.filter(pl.col("condition") != "none")
-    # an annotation may list a token under several labels, so the group is part of the key
-    key = [*cell, *token, "group"]
-    has_none = others.join(none.select(cell).unique(), on=cell, how="semi")
-    joined = has_none.join(none.select(*key, nats_none="nats"), on=key, how="left")
-    counts = (
-        pl.concat(
-            [
-                joined.group_by(*cell, "condition").agg(
-                    pl.len(), unique=pl.struct(*token, "group").n_unique(), alone=pl.col("nats_none").is_null().sum()
-                ),
-                none.group_by(*cell, "condition").agg(
-                    pl.len(), unique=pl.struct(*token, "group").n_unique(), alone=pl.lit(0, pl.UInt32)
-                ),
-            ]
-        )
-        .with_columns(in_none=pl.col("len").filter(pl.col("condition") == "none").first().over(cell))
-        .filter((pl.col("len") != pl.col("unique")) | (pl.col("alone") > 0) | (pl.col("len") != pl.col("in_none")))
+    with_none = others.join(none.select(_PAIRED_IN).unique(), on=_PAIRED_IN, how="semi")
+    key = [*_PAIRED_IN, *_TOKEN]
+    return with_none.join(none.select(*key, nats_none="nats"), on=key, how="left")
+
+
+def _refuse_unpaired(tokens: pl.LazyFrame) -> None:
+    """Raises RunError unless every condition has exactly the tokens of ``none``, each once."""
+    none = tokens.filter(pl.col("condition") == "none").with_columns(nats_none="nats")
+    columns = [*_PAIRED_IN, "condition", *_TOKEN, "nats_none"]
+    odd = (
+        pl.concat([_beside_none(tokens).select(columns), none.select(columns)])
+        .group_by(*_PAIRED_IN, "condition")
+        .agg(rows=pl.len(), distinct=pl.struct(_TOKEN).n_unique(), alone=pl.col("nats_none").is_null().sum())
         .collect(engine="streaming")
+        .with_columns(in_none=pl.col("rows").filter(pl.col("condition") == "none").first().over(_PAIRED_IN))
+        .filter((pl.col("rows") != pl.col("distinct")) | (pl.col("alone") > 0) | (pl.col("rows") != pl.col("in_none")))
+        .sort(*_PAIRED_IN, "condition")
     )
-    if counts.height:
-        odd = counts.row(0, named=True)
+    for found in odd.head(1).iter_rows(named=True):
         raise RunError(
-            f"the tokens of condition {odd['condition']!r} and of 'none' do not pair one to one "
-            f"(decoder {odd['decoder']!r}, seed {odd['seed']}, length {odd['length']}: {odd['len']} rows, "
-            f"{odd['unique']} of them distinct, {odd['alone']} without a partner, {odd['in_none']} under none)",
+            f"the tokens of condition {found['condition']!r} and of 'none' do not pair one to one "
+            f"(decoder {found['decoder']!r}, seed {found['seed']}, length {found['length']}: {found['rows']} rows, "
+            f"{found['distinct']} distinct, {found['alone']} without a partner, {found['in_none']} under none)",
             remedy="Measure the conditions again, over the same windows",
             file="tokens.parquet",
         )
-    return joined
 
 
 def _per_document(table: pl.LazyFrame, metrics: list[Metric]) -> pl.DataFrame:

@@ -5,8 +5,9 @@ Then the way from tables to estimates: worked by hand, and the same whatever the
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,8 @@ from mnemoscope.errors import RunError
 from mnemoscope.stats.bootstrap import FloatArray, divide, generator, ratio_intervals, resample
 from mnemoscope.stats.compare import between, difference
 from mnemoscope.stats.estimate import Sums, estimate, sums
+
+_TABLES = ("tokens", "reconstructions", "curves", "estimates")
 
 
 def row(num: FloatArray, den: FloatArray, documents: list[str] | None = None) -> Sums:
@@ -277,7 +280,7 @@ def test_the_written_table_is_the_schemas(tmp_path: Path) -> None:
     cell = frame.filter(by="all", length=64, condition="memory", seed="all")
     assert cell.filter(metric="omission_in_place")["n_tokens"].item() == 12 * 3 * 64
     assert cell.filter(metric="exact")["n_tokens"].item() == 12 * 3
-    assert not list(tmp_path.glob("*.part"))
+    assert {p.name for p in tmp_path.iterdir()} == {f"{t}.parquet" for t in _TABLES}
 
 
 @pytest.mark.parametrize(
@@ -313,6 +316,26 @@ def test_conditions_that_do_not_pair_are_refused(tmp_path: Path, spoil: str) -> 
     pl.concat([spoilt, others]).write_parquet(tmp_path / "tokens.parquet")
     with pytest.raises(RunError, match="one to one"):
         list(sums(tmp_path, ["all"], 4, ["retention"]))
+
+
+def test_annotated_tokens_are_grouped_by_label(tmp_path: Path) -> None:
+    """One span over the first token of each window of one document; the other documents are not annotated."""
+    make_run(tmp_path, lengths=(16,), windows=3, seeds=(0,))
+    (tmp_path / "annotations").mkdir()
+    tokens = pl.read_parquet(tmp_path / "tokens.parquet").filter(doc_id="news-02", condition="memory")
+    first = tokens.filter(position=0).select("doc_id", "char_start", "char_end", label=pl.lit("FIRST"))
+    first.write_parquet(tmp_path / "annotations" / "place.parquet")
+    for metric in ("omission_in_place", "retention"):
+        found = {r.key["group"]: r for r in sums(tmp_path, ["place"], 4, [metric]) if r.key["condition"] == "memory"}
+        assert {g: r.units for g, r in found.items()} == {"FIRST": 3, "(unlabelled)": 45}
+    lost = (~tokens.filter(position=0)["recovered_in_place"]).sum()
+    rows = [r for r in sums(tmp_path, ["place"], 4, ["omission_in_place"]) if r.key["condition"] == "memory"]
+    assert {r.key["group"]: r.num.sum() for r in rows}["FIRST"] == lost
+
+
+def test_statistics_do_not_import_torch() -> None:
+    code = "import sys, mnemoscope.stats.estimate, mnemoscope.stats.compare; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_groups_and_missing_tables_are_refused(tmp_path: Path) -> None:
