@@ -7,8 +7,10 @@ into the reconstruction, over whole units, never over characters::
     reconstruction   the    dog         sat          the    mat    today
     operation        match  substitute  match  omit  match  match  (inserted)
 
-Of several ways of least cost it takes always the same one: equal beginnings and ends are matched first, and between
-them, read from the end, an omission is preferred to an insertion, and either to a substitution.
+Of several ways of least cost it takes always the same one: equal beginnings and ends are matched first; between them,
+read from the end, an omission is preferred to a substitution, and a substitution to an insertion.  Another choice would
+match about one token in a hundred more or fewer, which is as far as "in place" is defined.  (The library halves
+windows of some 2,000 units and more; the cost stays least, but between equals the choice there can be another.)
 """
 
 from __future__ import annotations
