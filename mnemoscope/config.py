@@ -69,7 +69,7 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     mixed_precision: Literal["no", "bf16"] = "no"
     scan: Literal["auto", "reference", "triton"] = "auto"
-    batch_tokens: PositiveInt = Field(8192, description="tokens in a measuring batch; no number depends on it")
+    batch_tokens: PositiveInt = Field(default=8192, description="tokens in a measuring batch; no number depends on it")
 
 
 class Text(Section):
@@ -171,11 +171,11 @@ class Study(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int
     model: Model | None = None
-    compute: Compute = Compute()
+    compute: Compute = Field(default_factory=Compute)
     text: Text
     windows: Windows | None = None
     decoders: list[Decoder] = Field(default_factory=list)
-    estimate: Estimates = Estimates()
+    estimate: Estimates = Field(default_factory=Estimates)
     pretrain: Pretrain | None = None
 
     @model_validator(mode="after")
@@ -192,8 +192,14 @@ class Study(Section):
         return self
 
     def digest(self) -> str:
-        """SHA-256 of what decides the numbers; the device, its batches and the scan's backend are not in it."""
+        """SHA-256 of what decides the numbers.
+
+        The device, its batches and the scan's backend are not in it, nor the folder of a corpus: the content of its
+        files is hashed in the manifest.
+        """
         content = self.model_dump(mode="json", exclude={"compute": {"device", "batch_tokens", "scan"}})
+        for corpus in [*content["text"]["train"], *content["text"]["measure"]]:
+            corpus["path"] = corpus["path"] and Path(corpus["path"]).name
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

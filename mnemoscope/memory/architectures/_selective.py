@@ -18,9 +18,15 @@ from mnemoscope.memory.memory import Memory, MemorySpec, Part
 class SelectiveAdapter(Adapter):
     """Reads through ``model.backbone``: embeddings, layers of norm + mixer, norm_f; and ``model.lm_head``."""
 
-    #: input channels of the convolution and of the scan
-    conv_channels: int
-    scan_channels: int
+    @property
+    @abstractmethod
+    def scan_channels(self) -> int:
+        """Channels of the scan, D."""
+
+    @property
+    @abstractmethod
+    def conv_channels(self) -> int:
+        """Channels of the convolution."""
 
     @abstractmethod
     def mix(self, mixer: Any, x: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:

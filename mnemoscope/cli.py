@@ -1,0 +1,257 @@
+"""The command line: parse, call the pipeline, print.  No logic."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+import mnemoscope
+from mnemoscope.errors import MnemoscopeError
+
+err = Console(stderr=True)
+out = Console()
+
+app = typer.Typer(
+    name="mnemoscope",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""Shows what a recurrent language model's fixed-size memory keeps, and what it forgets.
+
+A frozen model reads a window of text into its memory; a decoder, started from that memory alone, writes the window back. [bold]mnemoscope demo[/bold] shows it in minutes on a laptop.
+
+Typical use:
+
+  mnemoscope inspect state-spaces/mamba-130m-hf     can this model be measured?
+
+  mnemoscope run STUDY.toml --out runs/mine         all stages, resumable
+
+  mnemoscope report runs/mine                       the page again, from the files
+
+Exit codes: 0 done; 2 something in the input is wrong (the message says what, where and what to do); 3 the model does not carry its memory; 130 interrupted (the same command goes on).""",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="the study file", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="run folder; made if it is not there", show_default=False)]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="folder that the study's relative paths start from [default: the study's]", envvar="MNEMOSCOPE_DATA"),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder made by mnemoscope run", show_default=False)]
+
+
+# ---- progress -------------------------------------------------------------------------------------------------------
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields.get("unit", "")
+        return Text(f"{speed:,.0f} {unit}/s" if speed and unit else "", style="dim")
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: Any):
+        self.progress, self.task = progress, task
+
+    def at(self, done: float, note: str = "") -> None:
+        self.progress.update(self.task, completed=done, note=note)
+
+
+class Bars:
+    """Progress on the terminal; a line at the start and at the end of each task where there is none."""
+
+    @contextmanager
+    def task(self, what: str, total: float, unit: str) -> Iterator[_Bar]:
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            *([MofNCompleteColumn()] if total > 1 else []),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+        ]
+        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+            if not err.is_terminal:
+                err.print(f"{what} ...", highlight=False)
+            bar = _Bar(progress, progress.add_task(what, total=total, unit=unit, note=""))
+            yield bar
+            progress.update(bar.task, completed=total)
+
+    def say(self, line: str) -> None:
+        err.print(line, highlight=False, soft_wrap=True)
+
+
+# ---- measuring ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="run folder")] = Path("demo"),
+) -> None:
+    """The embedded model on the embedded texts: a page in minutes, on a CPU, without a network.
+
+    Trains a small decoder for real (windows of 4 and 8 tokens), then measures with the shipped decoder at 4 to 256
+    tokens under three conditions.
+    """
+    from mnemoscope import config, pipeline
+    from mnemoscope import zoo
+
+    run = pipeline.run(config.load(zoo.study("demo")), out_dir, Bars())
+    _done(run.path)
+
+
+@app.command()
+def run(study: StudyFile, out_dir: Out, data: Data = None) -> None:
+    """Every stage of a study: train, reconstruct, score, estimate, report.
+
+    The same command after an interruption goes on where it stopped.
+    """
+    from mnemoscope import config, pipeline
+
+    folder = pipeline.run(config.load(study, data=data), out_dir, Bars())
+    _done(folder.path)
+
+
+def _stage(name: str, folder: Path) -> None:
+    from mnemoscope import pipeline
+    from mnemoscope.rundir import RunDir
+
+    shop = pipeline.Workshop(RunDir.open(folder), Bars())
+    getattr(pipeline, name)(shop)
+
+
+@app.command()
+def train(folder: RunFolder) -> None:
+    """Trains the decoders of a run that are not trained yet; goes on from their checkpoints."""
+    _stage("train", folder)
+
+
+@app.command()
+def reconstruct(folder: RunFolder) -> None:
+    """Writes every window back from its memory, under every condition; writes decoded/."""
+    _stage("reconstruct", folder)
+
+
+@app.command()
+def score(folder: RunFolder) -> None:
+    """Aligns reconstructions with their windows; writes reconstructions.parquet and tokens.parquet."""
+    _stage("score", folder)
+
+
+@app.command()
+def estimate(folder: RunFolder) -> None:
+    """Estimates with intervals, documents as the unit; writes estimates.parquet."""
+    _stage("estimate", folder)
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Figures and the page; writes figures/ and report.html."""
+    _stage("report", folder)
+    _done(folder)
+
+
+def _done(folder: Path) -> None:
+    out.print(f"[bold]{folder / 'report.html'}[/bold]  open it in a browser", highlight=False, soft_wrap=True)
+
+
+# ---- models and words -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="embedded name, folder, or hub name", show_default=False)],
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit on the hub")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
+) -> None:
+    """What a model's memory is made of, and whether it carries what was read (exit code 0 only if it does)."""
+    from mnemoscope.memory import continuity, describe
+    from mnemoscope.memory.load import load
+
+    loaded = load(model, revision=revision, dtype=dtype, need_tokenizer=False)
+    adapter = loaded.adapter
+    table = Table(title=f"{model}: {adapter.model_type}, {sum(p.numel() for p in adapter.parameters()):,} parameters")
+    for column in ("part", "count", "shape", "dtype", "numbers", "bytes"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for row in describe.describe(adapter):
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(row.part, str(row.count), shape, row.dtype, f"{row.numbers:,}", f"{row.bytes:,}")
+    out.print(table)
+    found = continuity.require(adapter, model)
+    worst = max([*found.split.values(), *found.batch.values()])
+    out.print(
+        f"continuity holds: reading a then b equals reading both, to {worst:.1e} ({found.tolerance:.0e} allowed); "
+        f"an empty memory instead changes the hidden states by {found.influence:.1e}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def pretrain(study: StudyFile, out_dir: Out, data: Data = None) -> None:
+    """A language model from nothing, by the [pretrain] section of a study: tokenizer, tokens, model."""
+    from mnemoscope import config, pretraining
+
+    folder = pretraining.pretrain(config.load(study, data=data), out_dir, Bars())
+    out.print(f"[bold]{folder}[/bold]  use it as a model: mnemoscope inspect {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def schema(
+    table: Annotated[str | None, typer.Argument(help="one table; all if left out", show_default=False)] = None,
+) -> None:
+    """The columns of every table in a run folder, their units and meanings."""
+    from mnemoscope.errors import ConfigError
+    from mnemoscope.schema import TABLES
+
+    if table is not None and table not in TABLES:
+        raise ConfigError(f"there is no table {table!r}", remedy=f"There are: {', '.join(TABLES)}")
+    for name in [table] if table else TABLES:
+        grid = Table("column", "type", "unit", "meaning", title=f"{name}.parquet", title_justify="left")
+        for c in TABLES[name]:
+            grid.add_row(c.name, str(c.dtype), c.unit, c.meaning)
+        out.print(grid)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say which backends are chosen, and why")] = False,
+) -> None:
+    if version:
+        out.print(mnemoscope.__version__)
+        raise typer.Exit
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+def main() -> None:
+    """Entry point: expected failures are printed, not traced."""
+    # the library's advice about kernels that are not installed is not about what we run
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except MnemoscopeError as error:
+        err.print(f"[bold red]error[/bold red] {error}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

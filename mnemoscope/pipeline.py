@@ -1,0 +1,382 @@
+"""The stages, in order.  The only module that sees every layer; each stage can run again from the files before it.
+
+prepare -> train -> reconstruct -> score -> estimate -> report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mnemoscope import config, plugins, schema
+from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.codec.generate import reconstruct as write_back
+from mnemoscope.errors import ConfigError, RunError
+from mnemoscope.memory import continuity
+from mnemoscope.memory.load import Loaded, load, special_tokens
+from mnemoscope.progress import Progress, Silent
+from mnemoscope.rundir import RunDir, command
+from mnemoscope.text import corpora
+from mnemoscope.text.tokens import TokenStore
+from mnemoscope.text.windows import WindowSet, cut
+from mnemoscope.train import checkpoint, decoders
+from mnemoscope.train.loop import fit
+from mnemoscope.types import Window
+
+STAGES = ("prepare", "train", "reconstruct", "score", "estimate", "report")
+
+
+class Workshop:
+    """A run folder, and what several stages need: made once, when it is first needed."""
+
+    def __init__(self, run: RunDir, progress: Progress | None = None):
+        self.run, self.study = run, run.study
+        self.progress: Progress = progress or Silent()
+        if self.study.model is None or self.study.windows is None or not self.study.decoders:
+            raise ConfigError(
+                "this study measures nothing",
+                remedy="It needs [model], [windows] and a [[decoders]]; to pretrain, use mnemoscope pretrain",
+                file=run.path / "study.toml",
+            )
+        self.model_name, self.windows_config = self.study.model.name, self.study.windows
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        return accelerator(self.study.compute)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        assert self.study.model is not None
+        m = self.study.model
+        loaded = load(m.name, revision=m.revision, tokenizer=m.tokenizer, dtype=m.dtype, scan=self.study.compute.scan)
+        loaded.adapter.to(self.accelerator.device).requires_grad_(False)
+        return loaded
+
+    @cached_property
+    def special(self) -> tuple[int, int]:
+        assert self.loaded.tokenizer is not None
+        return special_tokens(self.loaded.tokenizer, self.loaded.adapter.model.config)
+
+    @cached_property
+    def windows(self) -> WindowSet:
+        w = self.windows_config
+        return cut(
+            corpora.read(self.study.text.measure),
+            self.loaded.tokenizer,
+            w.lengths,
+            w.prefix,
+            seed=self.study.seed,
+            tokens_per_length=w.tokens_per_length,
+        )
+
+    def decoder(self) -> Decoder:
+        """A fresh decoder, with the encoder's weights."""
+        return Decoder.from_encoder(self.loaded.adapter, *self.special)
+
+    def encode(self, ids: Tensor) -> Any:
+        """The memory of windows, the study's prefix read before them."""
+        bos = self.special[0] if self.windows_config.prefix == "bos" else None
+        return encode(self.loaded.adapter, ids, bos=bos)
+
+
+def accelerator(compute: config.Compute) -> Accelerator:
+    """Accelerate on the study's device.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "auto": True}
+    if not there[compute.device]:
+        raise ConfigError(f"there is no device {compute.device!r} here", remedy="Use compute.device = 'auto'")
+    return Accelerator(cpu=compute.device == "cpu", mixed_precision=compute.mixed_precision)
+
+
+# ---- prepare --------------------------------------------------------------------------------------------------------
+
+
+def prepare(shop: Workshop) -> None:
+    """Everything that can go wrong with the input goes wrong here, before any long work: text, model, windows, room."""
+    study, run = shop.study, shop.run
+    if any(d.recipe != "trained" for d in study.decoders) and not study.text.train:
+        raise ConfigError("decoders are to be trained and text.train is empty", remedy="Add [[text.train]]")
+    if not study.text.measure:
+        raise ConfigError("there is nothing to measure: text.measure is empty", remedy="Add [[text.measure]]")
+    with run.stage("prepare"):
+        with shop.progress.task("checking text", 1, "") as bar:
+            inputs = corpora.check(
+                [*study.text.train, *study.text.measure], lambda done, total: bar.at(done / max(1, total))
+            )
+        _same_as_before(run, "inputs", [{k: v for k, v in asdict(i).items() if k != "name"} for i in inputs])
+        _same_as_before(run, "encoder", shop.loaded.digest)
+        found = continuity.require(shop.loaded.adapter, shop.model_name)
+        for decoder in study.decoders:
+            decoders.check(decoder, run.checkpoints, shop.loaded.digest, study)
+        accounts = [asdict(a) for a in shop.windows.accounts.values()]
+        for a in accounts:
+            if a["shorter"]:
+                shop.progress.say(
+                    f"{a['shorter']} of {a['documents']} documents are shorter than {a['length']} tokens and give no "
+                    f"window of that length"
+                )
+        run.require_room(_room(shop))
+        run.note(
+            inputs=[asdict(i) for i in inputs],
+            encoder=shop.loaded.digest,
+            continuity=asdict(found),
+            windows=accounts,
+            memory={"numbers": shop.loaded.adapter.spec().numbers, "bytes": shop.loaded.adapter.spec().bytes},
+            parameters=sum(p.numel() for p in shop.loaded.adapter.parameters()),
+            device=_device(shop.accelerator),
+            processes=shop.accelerator.num_processes,
+            command=command(),
+        )
+
+
+def _same_as_before(run: RunDir, what: str, now: Any) -> None:
+    before = run.manifest.get(what)
+    if isinstance(before, list):
+        before = [{k: v for k, v in item.items() if k != "name"} for item in before]
+    if before is not None and before != now:
+        raise RunError(
+            f"the {what} of this run changed since it was begun",
+            remedy="Restore them, or give another --out: a run's numbers come from one set of files",
+            file=run.path / "manifest.json",
+        )
+
+
+def _room(shop: Workshop) -> int:
+    """Bytes that the run may take: weights and optimiser of each decoder in training, weights of each trained one,
+    records at a generous 200 bytes a token."""
+    weights = sum(p.numel() * 4 for p in shop.loaded.adapter.parameters())
+    trained = decoders.jobs(shop.study)
+    measured = sum(len(d.seeds) * len(d.conditions) for d in shop.study.decoders)
+    tokens = sum(a.windows * a.length for a in shop.windows.accounts.values())
+    return weights * (len(trained) + (6 if trained else 0)) + 200 * tokens * measured
+
+
+def _device(a: Accelerator) -> str:
+    return torch.cuda.get_device_name(a.device) if a.device.type == "cuda" else str(a.device)
+
+
+# ---- train ----------------------------------------------------------------------------------------------------------
+
+
+def train(shop: Workshop) -> None:
+    """Trains every decoder of the study that is not trained yet; goes on from checkpoints."""
+    run, study = shop.run, shop.study
+    todo = decoders.jobs(study)
+    if not todo:
+        return
+    with run.stage("train"):
+        with shop.progress.task("tokenising the training text", 1, "documents") as bar:
+            store = TokenStore.build(
+                study.text.train,
+                _tokenizer(shop),
+                run.path / "cache",
+                lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens"),
+            )
+        for job in todo:
+            if not job.weights(run.checkpoints).exists():
+                _train(shop, store, job)
+        for decoder in study.decoders:
+            if decoder.recipe != "trained":
+                folder = decoders.folder_of(decoder, run.checkpoints)
+                decoders.describe(folder, decoder, decoders.lengths_of(decoder, study), shop.loaded.digest)
+        _gather_curves(run)
+
+
+def _tokenizer(shop: Workshop) -> Any:
+    assert shop.loaded.tokenizer is not None
+    return shop.loaded.tokenizer
+
+
+def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
+    run, study = shop.run, shop.study
+    plan = job.plan(study.seed)
+    condition = plugins.load("condition", job.condition)
+    decoder = shop.decoder()
+
+    def loss(module: nn.Module, ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            memory = shop.encode(ids) if condition.reads else decoder.adapter.empty(len(ids))
+        nats, _ = module(condition.hand_over(memory), ids)
+        out: Tensor = nats
+        return out
+
+    identity = f"{study.digest()} {shop.loaded.digest} {job.decoder.name}/{job.name}"
+    row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
+    total = int(sum(plan.windows(s) * int(plan.lengths[s]) for s in range(plan.steps)))
+    with shop.progress.task(f"training {job.decoder.name}/{job.name}", total, "tokens") as bar:
+        curve = fit(
+            decoder,
+            loss,
+            store.sample,
+            plan,
+            seed=(study.seed, job.seed),
+            identity=identity,
+            folder=run.checkpoints / "training" / job.decoder.name / job.name,
+            accelerator=shop.accelerator,
+            row=row,
+            progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
+        )
+    if shop.accelerator.is_main_process:
+        target = job.weights(run.checkpoints)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(curve, schema=schema.arrow("curves")), target.with_suffix(".curve.parquet"))
+        checkpoint.save_weights(decoder, target)
+        checkpoint.discard(run.checkpoints / "training" / job.decoder.name / job.name)
+    shop.accelerator.wait_for_everyone()
+
+
+def _gather_curves(run: RunDir) -> None:
+    files = sorted(run.checkpoints.glob("*/seed-*/*.curve.parquet"))
+    pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), run.path / "curves.parquet.new")
+    (run.path / "curves.parquet.new").replace(run.path / "curves.parquet")
+
+
+# ---- reconstruct ----------------------------------------------------------------------------------------------------
+
+
+def reconstruct(shop: Workshop) -> None:
+    """Measures every decoder under every condition at every length; one file each, so nothing done is lost."""
+    run, study = shop.run, shop.study
+    todo = [
+        (d, seed, condition, length)
+        for d in study.decoders
+        for seed in d.seeds
+        for condition in d.conditions
+        for length in decoders.lengths_of(d, study)
+    ]
+    with run.stage("reconstruct"):
+        total = sum(length * len(shop.windows.windows[length]) for *_, length in todo)
+        done = 0
+        decoder = shop.decoder().to(shop.accelerator.device).eval()
+        loaded: Path | None = None
+        with shop.progress.task("reconstructing", total, "tokens") as bar:
+            for d, seed, condition, length in todo:
+                windows = shop.windows.windows[length]
+                target = run.path / "decoded" / f"{d.name}.seed-{seed}.{condition}.L{length}.parquet"
+                label = f"{d.name} seed {seed} {condition} L={length}"
+                if not target.exists():
+                    folder = decoders.folder_of(d, run.checkpoints)
+                    file = decoders.find(folder, seed, plugins.load("condition", condition).trained_as, length)
+                    if file != loaded:
+                        decoders.load_weights(decoder, file)
+                        loaded = file
+                    rows: list[dict[str, Any]] = []
+                    for batch in _measure(shop, decoder, condition, windows):
+                        rows.extend(batch)
+                        bar.at(done + len(rows) * length, label)
+                    key = {"run": study.name, "model": shop.model_name, "decoder": d.name, "condition": condition}
+                    _write_decoded(target, [{**key, "length": length, "seed": seed, **r} for r in rows])
+                done += length * len(windows)
+                bar.at(done, label)
+
+
+def _measure(
+    shop: Workshop, decoder: Decoder, condition_name: str, windows: Sequence[Window]
+) -> Iterator[list[dict[str, Any]]]:
+    condition = plugins.load("condition", condition_name)
+    read = condition.windows_to_read(windows)
+    size = max(1, shop.study.compute.batch_tokens // windows[0].length)
+    device = shop.accelerator.device
+    tokenizer = _tokenizer(shop)
+    for i in range(0, len(windows), size):
+        batch, source = windows[i : i + size], read[i : i + size]
+        ids = torch.from_numpy(np.stack([w.token_ids for w in batch])).to(device)
+        with torch.no_grad():
+            if condition.reads:
+                memory = shop.encode(torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
+            else:
+                memory = decoder.adapter.empty(len(batch))
+            memory = condition.hand_over(memory)
+            nats, predicted = decoder(memory, ids)
+        written = write_back(decoder, memory, ids.shape[1])
+        texts = tokenizer.batch_decode([w.ids for w in written], clean_up_tokenization_spaces=False)
+        # EOS is scored in training and not here: it is no token of the source
+        nats_of, predicted_of = nats[:, :-1].cpu().numpy(), predicted[:, :-1].cpu().numpy()
+        yield [
+            {
+                "doc_id": w.doc_id,
+                "window_id": w.window_id,
+                "domain": w.domain,
+                "source": w.source,
+                "dialect": w.dialect,
+                "prefix": w.prefix,
+                "reference_ids": w.token_ids,
+                "char_start": w.char_start,
+                "char_end": w.char_end,
+                "predicted_ids": predicted_of[n],
+                "token_nats": nats_of[n],
+                "reconstruction_ids": written[n].ids,
+                "stopped": written[n].stopped,
+                "reference": shop.windows.window_text(w),
+                "reconstruction": texts[n],
+            }
+            for n, w in enumerate(batch)
+        ]
+
+
+def _write_decoded(target: Path, rows: list[dict[str, Any]]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows, schema=schema.arrow("decoded"))
+    temporary = target.with_name(target.name + ".new")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(target)
+
+
+# ---- score, estimate, report ----------------------------------------------------------------------------------------
+
+
+def score(shop: Workshop) -> None:
+    """Aligns every reconstruction with its window; writes reconstructions.parquet, tokens.parquet, annotations/."""
+    from mnemoscope.score import records
+
+    with shop.run.stage("score"):
+        spell = _tokenizer(shop).convert_ids_to_tokens
+        records.write(shop.run.path / "decoded", shop.run.path, spell)
+
+
+def estimate(shop: Workshop) -> None:
+    """Ratios of sums over documents with their intervals; writes estimates.parquet."""
+    from mnemoscope.stats.estimate import estimate as make
+
+    with shop.run.stage("estimate"):
+        make(shop.run.path, shop.study)
+
+
+def report(shop: Workshop) -> Path:
+    """Writes figures/ and report.html; returns the page."""
+    from mnemoscope.report.html import write
+
+    with shop.run.stage("report"):
+        page: Path = write(shop.run.path, shop.study, shop.run.manifest)
+    return page
+
+
+def run(study: config.Study, out: str | Path, progress: Progress | None = None, until: str = "report") -> RunDir:
+    """All stages of a study, in a run folder; the same call after an interruption goes on where it stopped.
+
+    Args:
+        out: the run folder.
+        until: the last stage to run.
+
+    Raises:
+        MnemoscopeError: whatever is wrong with the study, its text or its model, before any long work starts.
+    """
+    shop = Workshop(RunDir(out, study), progress)
+    prepare(shop)
+    for stage in STAGES[1 : STAGES.index(until) + 1]:
+        if stage == "report" or not shop.run.is_done(stage):
+            globals()[stage](shop)
+    return shop.run

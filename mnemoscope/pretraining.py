@@ -1,0 +1,108 @@
+"""``mnemoscope pretrain``: tokenizer, tokens, model; a folder that every other command takes as a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from mnemoscope import config, schema
+from mnemoscope.errors import ConfigError
+from mnemoscope.pipeline import accelerator
+from mnemoscope.progress import Progress, Silent
+from mnemoscope.rundir import RunDir, command, write_atomically
+from mnemoscope.text import corpora
+from mnemoscope.text.tokens import TokenStore
+from mnemoscope.train.language_model import LanguageModel, Packed, held_out_nats, new_model
+from mnemoscope.train.loop import fit
+from mnemoscope.train.plan import Plan, fixed
+from mnemoscope.train.tokenizer import sample, train_tokenizer
+
+
+def pretrain(study: config.Study, out: str | Path, progress: Progress | None = None) -> Path:
+    """Pretrains the study's language model; resumable, by the same call.
+
+    Returns:
+        the model's folder, ``out``/model, in Hugging Face's layout.
+
+    Raises:
+        ConfigError: the study has no [pretrain], no text to train on or none to test on.
+    """
+    p, talk = study.pretrain, progress or Silent()
+    if p is None or not study.text.train or not study.text.measure:
+        raise ConfigError(
+            "this study cannot pretrain", remedy="It needs [pretrain], [[text.train]] and held-out [[text.measure]]"
+        )
+    run = RunDir(out, study)
+    target = run.path / "model"
+    acc = accelerator(study.compute)
+    with run.stage("pretrain"):
+        with talk.task("checking text", 1, "") as bar:
+            inputs = corpora.check([*study.text.train, *study.text.measure], lambda n, total: bar.at(n / max(1, total)))
+        tokenizer_folder = run.path / "tokenizer"
+        if not (tokenizer_folder / "tokenizer.json").exists():
+            texts = sample(corpora.read(study.text.train), p.tokenizer_bytes)
+            train_tokenizer(texts, p.vocabulary, tokenizer_folder, talk.say)
+        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(tokenizer_folder))
+        adapter = new_model(p.architecture, p.shape, len(tokenizer), tokenizer.eos_token_id, study.seed)
+        adapter.scan = study.compute.scan
+        parameters = sum(x.numel() for x in adapter.parameters())
+        talk.say(
+            f"{parameters:,} parameters, a memory of {adapter.spec().numbers:,} numbers, {len(tokenizer):,} tokens"
+        )
+        with talk.task("tokenising", 1, "documents") as bar:
+            show = lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens")  # noqa: E731
+            train_store = TokenStore.build(study.text.train, tokenizer, run.path / "cache", show)
+            test_store = TokenStore.build(study.text.measure, tokenizer, run.path / "cache", show)
+        packed = Packed(train_store, tokenizer.eos_token_id)
+        model = LanguageModel(adapter)
+        plan = Plan(
+            fixed(p.context, max(1, p.tokens // p.batch_tokens)), p.batch_tokens, p.optimiser, p.checkpoint_every
+        )
+
+        def loss(module: nn.Module, ids: Tensor) -> Tensor:
+            nats: Tensor = module(ids)
+            return nats
+
+        with talk.task("pretraining", plan.steps * plan.windows(0) * p.context, "tokens") as bar:
+            curve = fit(
+                model,
+                loss,
+                packed.draw,
+                plan,
+                seed=(study.seed,),
+                identity=f"{study.digest()} pretrain",
+                folder=run.checkpoints / "training" / "encoder",
+                accelerator=acc,
+                row={"run": study.name, "decoder": "encoder", "condition": "", "seed": study.seed},
+                progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
+            )
+        if acc.is_main_process:
+            nats, count = held_out_nats(
+                model, test_store, p.context, p.held_out_tokens, max(1, study.compute.batch_tokens // p.context)
+            )
+            pq.write_table(pa.Table.from_pylist(curve, schema=schema.arrow("curves")), run.path / "curves.parquet")
+            adapter.model.save_pretrained(str(target))
+            tokenizer.save_pretrained(str(target))
+            facts = {
+                "parameters": parameters,
+                "training_tokens": curve[-1]["tokens"],
+                "tokens_in_corpus": len(train_store.tokens),
+                "held_out_nats_per_token": nats,
+                "held_out_tokens": count,
+                "seconds": curve[-1]["seconds"],
+                "tokens_per_second": curve[-1]["tokens"] / curve[-1]["seconds"],
+                "device": torch.cuda.get_device_name() if acc.device.type == "cuda" else str(acc.device),
+            }
+            write_atomically(run.path / "pretrained.json", json.dumps(facts, indent=1))
+            run.note(inputs=[asdict(i) for i in inputs], command=command(), pretrained=facts)
+            talk.say(f"held-out loss {nats:.4f} nats/token over {count:,} tokens; the model is in {target}")
+        acc.wait_for_everyone()
+    return target

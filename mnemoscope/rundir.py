@@ -1,0 +1,237 @@
+"""A run folder: which study it belongs to, which stages are done, and where each file lies (design, section 4)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mnemoscope import config
+from mnemoscope.errors import RunError
+
+_REPORTED = (
+    "mnemoscope",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "polars",
+    "scipy",
+    "rapidfuzz",
+    "rouge-score",
+)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    if isinstance(content, str):
+        temporary.write_text(content, encoding="utf-8")
+    else:
+        temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+class RunDir:
+    """A folder that holds one study and what was made of it.
+
+    Args:
+        path: the folder; made if it is not there.
+        study: the study that it is for.
+
+    Raises:
+        RunError: the folder holds another study, or something that is no run at all.
+    """
+
+    def __init__(self, path: str | Path, study: config.Study):
+        self.path = Path(path)
+        self.study = study
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError("this is a file", remedy="Give a folder for the run", file=self.path)
+        manifest = self.path / "manifest.json"
+        if manifest.exists():
+            self._refuse_another(manifest)
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise RunError(
+                "this folder is not empty and holds no run",
+                remedy="Give a new folder, or an earlier run of this study",
+                file=self.path,
+            )
+        else:
+            with disk_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path / "study.toml", config.dump(study))
+                self._write({"study": study.digest(), "name": study.name, "seed": study.seed, "stages": {}})
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDir:
+        """An existing run, with the study that it was made from.
+
+        Raises:
+            RunError: there is no run.
+        """
+        path = Path(path)
+        if not (path / "manifest.json").exists():
+            raise RunError(
+                "this is no run folder: it has no manifest.json",
+                remedy="Make one with: mnemoscope run STUDY.toml --out DIR",
+                file=path,
+            )
+        return cls(path, config.load(path / "study.toml"))
+
+    def _refuse_another(self, manifest: Path) -> None:
+        held = self.manifest
+        if held.get("study") != self.study.digest():
+            raise RunError(
+                f"this folder holds another study ({held.get('name')!r}, or an older version of this one)",
+                remedy="Give another --out, or remove the folder to start anew",
+                file=manifest,
+            )
+
+    # ---- the manifest -------------------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What is known about the run so far.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        file = self.path / "manifest.json"
+        try:
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"damaged manifest ({error})", remedy="Remove the folder and run anew", file=file) from None
+        return content
+
+    def _write(self, manifest: dict[str, Any]) -> None:
+        write_atomically(self.path / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts to the manifest."""
+        self._write({**self.manifest, **facts})
+
+    def is_done(self, stage: str) -> bool:
+        return "finished" in self.manifest["stages"].get(stage, {})
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Runs a stage: full disks become a clear error; success is written down with its wall time and versions.
+
+        Wall time adds up over interruptions that ended in an exception or Ctrl-C; a killed attempt's is lost.
+        """
+        started = time.monotonic()
+        before = self.manifest["stages"].get(name, {}).get("seconds", 0.0)
+
+        def record(**more: Any) -> None:
+            stages = self.manifest["stages"]
+            seconds = round(before + time.monotonic() - started, 3)
+            stages[name] = {"seconds": seconds, "versions": versions(), "revision": revision(), **more}
+            self.note(stages=stages)
+
+        try:
+            with disk_errors(self.path):
+                yield
+        except BaseException:
+            if (self.path / "manifest.json").exists():
+                record()
+            raise
+        record(finished=datetime.now(UTC).isoformat(timespec="seconds"))
+
+    # ---- places -------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def table(self, name: str) -> Any:
+        """A table of the run as a polars data frame: tokens, reconstructions, estimates, curves, decoded.
+
+        Raises:
+            RunError: the stage that makes it has not run.
+        """
+        import polars as pl
+
+        file = self.path / f"{name}.parquet"
+        if not file.exists():
+            raise RunError(
+                f"no table {name!r} yet", remedy="Run the stage that makes it (mnemoscope --help)", file=file
+            )
+        return pl.read_parquet(file)
+
+    def require_room(self, needed: int) -> None:
+        """Refuses to start what will not fit on the disk.
+
+        Args:
+            needed: bytes, an upper estimate.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunError(
+                f"about {needed / 1e9:.1f} GB are needed here and {free / 1e9:.1f} GB are free",
+                remedy="Free some disk, or give --out on another one; nothing has been computed yet",
+                file=self.path,
+            )
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into an error that says so; what is already written stays."""
+    try:
+        yield
+    except OSError as error:
+        # libraries in Rust and C++ report a full disk in words only
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        if full:
+            raise RunError(
+                "no space left on the disk", remedy="Free some and give the same command again", file=path
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise RunError(f"cannot be written ({error.strerror})", remedy="Give another folder", file=path) from error
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _REPORTED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def revision() -> str:
+    """Git revision of the code, with ``+changes`` if the tree differs from it; empty outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        diff = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+changes" if diff.stdout.strip() else "")
+
+
+def command() -> str:
+    """The command line of this process, as it can be given again."""
+    return " ".join(["mnemoscope", *sys.argv[1:]])

@@ -1,0 +1,162 @@
+"""Which decoders a study trains, and where their weights lie.
+
+A folder of trained decoders::
+
+    decoder.json                      recipe, lengths, and the encoder they belong to
+    seed-0/memory.safetensors         recipe growing: one for all lengths
+    seed-0/memory-L64.safetensors     recipe fixed: one a length
+    seed-0/none.safetensors           the twin that was trained without a memory
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_model
+
+from mnemoscope import config, plugins
+from mnemoscope.codec.decoder import Decoder
+from mnemoscope.errors import ModelError
+from mnemoscope.train.plan import Plan, fixed, growing
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One decoder to train.
+
+    Attributes:
+        condition: the condition that it is trained under (``trained_as`` of those it is measured under).
+        length: the one length of recipe ``fixed``; None for all of ``lengths``.
+    """
+
+    decoder: config.Decoder
+    seed: int
+    condition: str
+    lengths: tuple[int, ...]
+    length: int | None
+
+    @property
+    def name(self) -> str:
+        return f"seed-{self.seed}/{self.condition}" + ("" if self.length is None else f"-L{self.length}")
+
+    def weights(self, root: Path) -> Path:
+        return root / self.decoder.name / f"{self.name}.safetensors"
+
+    def plan(self, study_seed: int) -> Plan:
+        """Recipe ``fixed`` shares the decoder's tokens equally among its lengths: both recipes cost the same."""
+        d = self.decoder
+        assert d.tokens is not None
+        assert d.batch_tokens is not None
+        assert d.optimiser is not None
+        if self.length is None:
+            steps = max(1, d.tokens // d.batch_tokens)
+            lengths = growing(self.lengths, steps, d.growth, (study_seed, self.seed))
+        else:
+            steps = max(1, d.tokens // len(self.lengths) // d.batch_tokens)
+            lengths = fixed(self.length, steps)
+        return Plan(lengths, d.batch_tokens, d.optimiser, d.checkpoint_every)
+
+
+def lengths_of(decoder: config.Decoder, study: config.Study) -> tuple[int, ...]:
+    assert study.windows is not None
+    return tuple(decoder.lengths or study.windows.lengths)
+
+
+def jobs(study: config.Study) -> list[Job]:
+    """Every training that the study asks for, in the order in which it is done."""
+    found = []
+    for decoder in study.decoders:
+        if decoder.recipe == "trained":
+            continue
+        trained = sorted({plugins.load("condition", c).trained_as for c in decoder.conditions})
+        lengths = lengths_of(decoder, study)
+        for seed in decoder.seeds:
+            for condition in trained:
+                for length in lengths if decoder.recipe == "fixed" else [None]:
+                    found.append(Job(decoder, seed, condition, lengths, length))
+    return found
+
+
+def describe(folder: Path, decoder: config.Decoder, lengths: Sequence[int], encoder: str) -> None:
+    """Writes ``decoder.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"recipe": decoder.recipe, "lengths": list(lengths), "encoder": encoder, "seeds": decoder.seeds}
+    (folder / "decoder.json").write_text(json.dumps(about, indent=1))
+
+
+def folder_of(decoder: config.Decoder, checkpoints: Path) -> Path:
+    """Where the weights of a study's decoder lie: the run's checkpoints, the package, or a folder.
+
+    Raises:
+        ModelError: recipe ``trained`` names no such folder.
+    """
+    if decoder.weights is None:
+        return checkpoints / decoder.name
+    embedded = Path(str(resources.files("mnemoscope.zoo"))) / decoder.weights / "decoders"
+    folder = embedded if embedded.is_dir() else Path(decoder.weights)
+    if not (folder / "decoder.json").exists():
+        raise ModelError(
+            f"no trained decoders at {decoder.weights!r}",
+            remedy="Give an embedded name (mamba-nano), or RUN/checkpoints/NAME of an earlier run",
+            file=folder,
+        )
+    return folder
+
+
+def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: config.Study) -> None:
+    """Refuses trained decoders that belong to another encoder or lack a seed, before any long work.
+
+    Args:
+        encoder: digest of the study's encoder.
+    """
+    if decoder.recipe != "trained":
+        return
+    folder = folder_of(decoder, checkpoints)
+    about: dict[str, Any] = json.loads((folder / "decoder.json").read_text())
+    if about["encoder"] != encoder:
+        raise ModelError(
+            "these decoders were trained for another encoder",
+            remedy="Name the encoder that they were trained for, or train new ones",
+            file=folder / "decoder.json",
+        )
+    for seed in decoder.seeds:
+        for condition in decoder.conditions:
+            for length in lengths_of(decoder, study):
+                find(folder, seed, plugins.load("condition", condition).trained_as, length)
+
+
+def find(folder: Path, seed: int, condition: str, length: int) -> Path:
+    """The weights for a length: those of that length alone, else those for all.
+
+    Raises:
+        ModelError: there are none.
+    """
+    choices = [folder / f"seed-{seed}" / f"{condition}{suffix}.safetensors" for suffix in (f"-L{length}", "")]
+    for file in choices:
+        if file.exists():
+            return file
+    raise ModelError(
+        f"no decoder for condition {condition!r}, seed {seed}, {length} tokens",
+        remedy="Train it first (mnemoscope train), or leave it out of the study",
+        file=choices[1],
+    )
+
+
+def load_weights(decoder: Decoder, file: Path) -> None:
+    """Puts trained weights into a decoder, which keeps its dtype.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    try:
+        load_model(decoder, str(file), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(
+            f"these weights are not this encoder's decoder ({error})", remedy="Train this decoder anew", file=file
+        ) from None

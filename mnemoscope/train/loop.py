@@ -1,0 +1,159 @@
+"""The loop.  It draws windows, sums their loss, divides by the global number of targets, and steps; nothing else.
+
+Numbers that it derives are decided in :mod:`mnemoscope.train.plan`; what it trains, and on what, is given to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mnemoscope.errors import RunError
+from mnemoscope.train import checkpoint
+from mnemoscope.train.plan import Plan
+from mnemoscope.types import IntArray
+
+#: (module, ids [B, T] int64) -> nats of every target, any shape
+Loss = Callable[[nn.Module, Tensor], Tensor]
+#: (generator, window length, windows) -> ids [windows, T] int64
+Draw = Callable[[np.random.Generator, int, int], IntArray]
+#: (tokens seen, tokens in all, mean nats of the last steps)
+Progress = Callable[[int, int, float], None]
+
+#: steps between reads of the loss, each of which waits for the device
+READ_EVERY = 50
+
+
+def optimiser_for(module: nn.Module, plan: Plan) -> torch.optim.AdamW:
+    """AdamW; weights that multiply in matrices decay, all others (norms, A, D, biases) do not."""
+    matrices = [
+        p for p in module.parameters() if p.requires_grad and p.ndim == 2 and not getattr(p, "_no_weight_decay", False)
+    ]
+    others = [p for p in module.parameters() if p.requires_grad and not any(p is m for m in matrices)]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": plan.optimiser.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=plan.optimiser.learning_rate,
+        betas=plan.optimiser.betas,
+        fused=next(module.parameters()).is_cuda,
+    )
+
+
+def fit(
+    module: nn.Module,
+    loss: Loss,
+    draw: Draw,
+    plan: Plan,
+    *,
+    seed: tuple[int, ...],
+    identity: str,
+    folder: Path,
+    accelerator: Accelerator,
+    row: dict[str, Any],
+    progress: Progress,
+) -> list[checkpoint.CurveRow]:
+    """Trains ``module`` in place, from the last checkpoint in ``folder`` if there is one.
+
+    Every process draws the same global batch and takes its own rows of it, so the sequence of windows, and up to
+    rounding the curve, do not depend on the number of processes.
+
+    Args:
+        seed: of the draws.
+        identity: what this training is; a checkpoint of another identity is refused.
+        row: run, decoder, condition, seed of every row of the curve (schema.CURVES).
+
+    Returns:
+        the training's curve, a row a step.
+
+    Raises:
+        RunError: a step has fewer windows than there are processes, the loss is not finite, or a checkpoint is alien.
+    """
+    rng = np.random.default_rng([*seed, 0])
+    module.to(accelerator.device)
+    optimiser = optimiser_for(module, plan)
+    first, seen, seconds = 0, 0, 0.0
+    curve: list[checkpoint.CurveRow] = []
+    if (found := checkpoint.load(folder, module, optimiser, identity)) is not None:
+        state, curve = found
+        first, seen, seconds = state["step"], state["tokens"], state["seconds"]
+        rng.bit_generator.state = state["generator"]
+    prepared, optimiser = accelerator.prepare(module, optimiser)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    total = int(sum(plan.windows(s) * int(plan.lengths[s]) for s in range(plan.steps)))
+    pending: list[tuple[dict[str, Any], Tensor]] = []
+    started = time.monotonic()
+
+    def read() -> float:
+        """Moves the losses that wait on the device into the curve."""
+        if not pending:
+            return float(curve[-1]["nats"]) if curve else float("nan")
+        values = accelerator.reduce(torch.stack([value for _, value in pending]), reduction="sum").tolist()
+        for (entry, _), value in zip(pending, values, strict=True):
+            if not np.isfinite(value):
+                raise RunError(
+                    f"the loss is {value} at step {entry['step']} of {identity}",
+                    remedy="Lower the learning rate; the last checkpoint is kept",
+                )
+            curve.append({**entry, "nats": value})
+        pending.clear()
+        return float(np.mean(values))
+
+    module.train()
+    for step in range(first, plan.steps):
+        length, windows = int(plan.lengths[step]), plan.windows(step)
+        if windows < world:
+            raise RunError(
+                f"a step of {windows} windows of {length} tokens cannot be shared by {world} processes",
+                remedy="Raise batch_tokens or start fewer processes",
+            )
+        ids = torch.from_numpy(draw(rng, length, windows)[rank::world])
+        if accelerator.device.type == "cuda":
+            ids = ids.pin_memory().to(accelerator.device, non_blocking=True)
+        rate = plan.learning_rate(step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with accelerator.autocast():
+            nats = loss(prepared, ids)
+        targets = nats.numel() // len(ids) * windows
+        mean = nats.sum() / targets
+        # data-parallel gradients are averaged over processes; the loss is a sum over them
+        accelerator.backward(mean * world)
+        accelerator.clip_grad_norm_(prepared.parameters(), plan.optimiser.clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        seen += windows * length
+        elapsed = seconds + time.monotonic() - started
+        entry = {**row, "length": length, "step": step, "tokens": seen, "learning_rate": rate, "seconds": elapsed}
+        pending.append((entry, mean.detach()))
+        last = step + 1 == plan.steps
+        if (step + 1) % READ_EVERY == 0 or last:
+            progress(seen, total, read())
+        if (step + 1) % plan.checkpoint_every == 0 and not last:
+            read()
+            if accelerator.is_main_process:
+                position = {
+                    "plan": identity,
+                    "step": step + 1,
+                    "tokens": seen,
+                    "seconds": elapsed,
+                    "generator": rng.bit_generator.state,
+                }
+                checkpoint.save(folder, module, accelerator_free(optimiser), position, curve)
+            accelerator.wait_for_everyone()
+    module.eval()
+    return curve
+
+
+def accelerator_free(optimiser: Any) -> torch.optim.Optimizer:
+    """The optimiser inside Accelerate's wrapper."""
+    inner: torch.optim.Optimizer = getattr(optimiser, "optimizer", optimiser)
+    return inner

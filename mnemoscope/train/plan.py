@@ -1,0 +1,66 @@
+"""What a training does at every step, decided before the first: window lengths and learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mnemoscope import config
+from mnemoscope.types import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A training, step by step.
+
+    Attributes:
+        lengths: window length of each optimiser step, int64 [steps].
+        batch_tokens: window tokens in a step; a step has max(1, batch_tokens // length) windows.
+    """
+
+    lengths: IntArray
+    batch_tokens: int
+    optimiser: config.Optimiser
+    checkpoint_every: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.lengths)
+
+    def windows(self, step: int) -> int:
+        return max(1, self.batch_tokens // int(self.lengths[step]))
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up to the peak, then constant or a cosine to ``final`` times the peak."""
+        o = self.optimiser
+        warmup = max(1, round(o.warmup * self.steps))
+        if step < warmup:
+            return o.learning_rate * (step + 1) / warmup
+        if o.schedule == "constant":
+            return o.learning_rate
+        done = (step - warmup) / max(1, self.steps - warmup)
+        return o.learning_rate * (o.final + (1 - o.final) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def growing(lengths: Sequence[int], steps: int, growth: float, seed: tuple[int, ...]) -> IntArray:
+    """Window lengths of the recipe ``growing``: one decoder for all lengths.
+
+    For the first ``growth`` of the steps the longest length in play rises through ``lengths``; half of the steps take
+    that longest one, the others any shorter one.  After it, every length is as likely as any other.  A decoder learns
+    to read a memory on windows so short that it can succeed, and keeps it as they grow (docs/notebook.md).
+    """
+    rng = np.random.default_rng([*seed, 1])
+    ladder = np.asarray(lengths, dtype=np.int64)
+    rising = round(growth * steps)
+    longest = np.minimum(np.arange(steps) * len(ladder) // max(1, rising), len(ladder) - 1)
+    any_length = (rng.random(steps) * (longest + 1)).astype(np.int64)
+    take_longest = (np.arange(steps) < rising) & (rng.random(steps) < 0.5)
+    return ladder[np.where(take_longest, longest, any_length)]
+
+
+def fixed(length: int, steps: int) -> IntArray:
+    """Window lengths of the recipe ``fixed``, the paper's: one decoder a length."""
+    return np.full(steps, length, dtype=np.int64)
