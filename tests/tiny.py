@@ -37,7 +37,9 @@ def configuration(model_type: str, **changes: Any) -> Any:
 def model(model_type: str, seed: int = 0, **changes: Any) -> Any:
     """A tiny random language model of Hugging Face, float32, in evaluation mode."""
     config = configuration(model_type, **changes)
-    made = getattr(transformers, plugins.load("memory", model_type).model_class)(config).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = getattr(transformers, plugins.load("memory", model_type).model_class)(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in made.parameters():

@@ -95,10 +95,10 @@ def load(
         model = getattr(transformers, adapter_class.model_class)(config)
     weights.fill(model, tensors, name)
     try:
-        model = model.to(device=device, dtype=_DTYPES[dtype]).eval()
+        model = model.to(device=device, dtype=_DTYPES[dtype])
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"{name!r} cannot be put on {device!r}: {error}", remedy="Choose another device") from error
-    return Loaded(adapter_class(model, scan), fitting, name, _digest(files))
+    return Loaded(adapter_class(model, scan).eval(), fitting, name, _digest(files))
 
 
 def _architecture(values: dict[str, Any], file: Path) -> type[Adapter]:

@@ -56,15 +56,19 @@ class Hub(Source):
 
     def __init__(self, name: str, revision: str | None):
         self.name, self.revision = name, revision
-        self._unreached: Exception | None = None
+        self._unreached = False
 
     def get(self, file: str) -> Path | None:
         try:
-            path = Path(huggingface_hub.hf_hub_download(self.name, file, revision=self.revision))
-        except LocalEntryNotFoundError as error:
-            # Neither on the hub's answer nor in the cache.  A cache may be whole without this file, so whether that
-            # is a failure is for the caller to say: see ``missing``.
-            self._unreached = error
+            # once the hub was out of reach, only the cache is asked: every new attempt takes the client 20 seconds
+            path = Path(
+                huggingface_hub.hf_hub_download(
+                    self.name, file, revision=self.revision, local_files_only=self._unreached
+                )
+            )
+        except LocalEntryNotFoundError:
+            # a cache may be whole without this file, so whether that is a failure is for the caller to say
+            self._unreached = True
             return None
         except EntryNotFoundError:
             return None
@@ -87,7 +91,7 @@ class Hub(Source):
         return path
 
     def missing(self, what: str, remedy: str) -> ModelError:
-        if self._unreached is not None:
+        if self._unreached:
             return ModelError(
                 f"{self.name!r}: no {what} in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} "
                 f"{'is not asked (HF_HUB_OFFLINE)' if constants.HF_HUB_OFFLINE else 'cannot be reached'}",
