@@ -127,12 +127,8 @@ def _encoding(raw: Any, text: str, name: str) -> Encoding:
             f" ({text[before[first] : after[first]][:20]!r})",
             remedy="Its tokens cannot be traced to the text: give one that spells every character (byte-level BPE)",
         )
-    if (
-        (start > end).any()
-        or (np.diff(start) < 0).any()
-        or (np.diff(end) < 0).any()
-        or (len(end) and end[-1] > after[-1])
-    ):
+    backwards = (start > end).any() or (np.diff(start) < 0).any() or (np.diff(end) < 0).any()
+    if backwards or end[-1:].max(initial=0) > len(text):
         raise ModelError(
             f"the tokenizer's offsets in {name} do not run from left to right within the text",
             remedy="Its normaliser moves characters: give one that keeps their order (byte-level BPE)",
@@ -187,9 +183,10 @@ class TokenStore:
             try:
                 _write(unfinished, corpora, tokenizer, progress)
                 os.replace(unfinished, place)
-            except OSError:
+            except OSError as error:
                 if not place.is_dir():  # else another process was faster, with the same store
-                    raise
+                    remedy = "Make room, or give another folder"
+                    raise RunError(f"the token store cannot be written ({error})", remedy=remedy, file=place) from None
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         return cls.load(place)
@@ -238,7 +235,7 @@ class TokenStore:
                 raise TextError(
                     f"no training document has {length} tokens; the longest, {self.longest!r}, has"
                     f" {sizes.max(initial=0)}",
-                    remedy="Give longer documents, or leave this window length out",
+                    remedy="Give longer documents, or leave this length out",
                 )
             fits = sizes[enough] - length + 1
             edges = np.cumsum(fits * self.doc_weights[enough])
