@@ -1,0 +1,65 @@
+"""Numbers as people read them: percent, intervals, counts.  Every number on the page is written here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mnemoscope import plugins
+
+#: what a metric is called; a metric that is not listed goes by the name of its file
+NAMES = {
+    "retention": "information kept",
+    "bits_retained": "bits kept per token",
+    "omission_in_place": "tokens lost from their place",
+    "omission_anywhere": "tokens lost anywhere",
+    "omission_words": "words lost anywhere",
+    "exact": "windows written back exactly",
+    "nats": "nats per token",
+    "token_accuracy": "tokens right when told the ones before",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+}
+PERCENT = "\u202f%"
+
+
+def name(metric: str) -> str:
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def number(value: float, unit: str, digits: int = 1) -> str:
+    """Fractions in percent with ``digits`` decimals, the rest with one more; a true minus; a dash for NaN."""
+    if value != value:
+        return "–"
+    scaled, digits, suffix = (100 * value, digits, PERCENT) if unit == "fraction" else (value, digits + 1, "")
+    scaled = round(scaled, digits) + 0.0  # no minus zero
+    return f"{scaled:.{digits}f}".replace("-", "−") + suffix
+
+
+def interval(row: dict[str, Any], digits: int = 1) -> str:
+    """``low to high`` of an estimate, or why there is none."""
+    if row["low"] != row["low"]:
+        return "no interval: one document" if row["n_documents"] == 1 else "no interval"
+    low, high = (number(row[end], row["unit"], digits) for end in ("low", "high"))
+    return f"{low.removesuffix(PERCENT)} to {high}"
+
+
+def counted(row: dict[str, Any]) -> str:
+    """n of an estimate: ``2,304 tokens, 12 documents``."""
+    return f"{count(row['n_tokens'], units(row['metric']))}, {count(row['n_documents'], 'document')}"
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def units(metric: str) -> str:
+    """What n counts, in the singular."""
+    if metric == "omission_words":
+        return "word"
+    return str(plugins.load("metric", metric).level)
+
+
+def aside(row: dict[str, Any]) -> str:
+    """Interval and n in one line."""
+    return f"{interval(row)}; {counted(row)}"
