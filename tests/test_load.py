@@ -178,7 +178,6 @@ def test_the_authors_layout_gives_the_same_model(
     assert a.spec() == b.spec()
     ids = tiny.ids(2, 9)
     assert torch.equal(a(ids)[0], b(ids)[0])
-    torch.testing.assert_close(a(ids)[0], model(ids).logits, rtol=1e-4, atol=1e-5)
     assert special_ids(a) == (0, 0, 0)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from transformers.models.mamba2.modeling_mamba2 import MambaRMSNormGated
 
 from mnemoscope import plugins
 
@@ -22,12 +24,17 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"hidden_size": 20, "expand": 3, "state_size": 16, "layer_norm_epsilon": 1e-2},
     ],
     "mamba2": [
-        {"conv_kernel": 3, "use_bias": True},  # 6 heads of 8 in 3 groups
+        {"conv_kernel": 3, "use_bias": True},
         {"conv_kernel": 4, "n_groups": 1, "use_conv_bias": False, "tie_word_embeddings": True},
         {"num_heads": 12, "head_dim": 4, "n_groups": 2, "chunk_size": 256, "layer_norm_epsilon": 1e-2},
         {"time_step_limit": (0.01, 0.05), "state_size": 16},
     ],
 }
+
+# transformers 5.17 normalised over all groups at once; the authors (``RMSNormGated(group_size=d_ssm // ngroups)``)
+# and later versions do it within each group, and so do we
+if "group_size" not in inspect.signature(MambaRMSNormGated).parameters:
+    SHAPES["mamba2"] = [shape | {"n_groups": 1} for shape in SHAPES["mamba2"]]
 
 
 @pytest.mark.parametrize(
