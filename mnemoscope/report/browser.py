@@ -23,10 +23,10 @@ _MATCH, _SUBSTITUTE, _OMIT = "m", "s", "o"
 def payload(run_folder: Path, decoders: list[str], seed: int) -> dict[str, Any]:
     """What the page's script needs, as JSON; empty lists if there is no window.
 
-    ``windows`` come in an order drawn at random.  A window's ``runs["<decoder>/<condition>"]`` hold the reconstruction
-    ``text``, a letter per token in ``ops`` (m, s, o: match, substitute, omit; capital: written, but elsewhere) and
-    ``cost``, hundredths of a bit per token (-log2 p; null if missing).  Bits retained are a difference of two costs.
-    Of a decoder's seeds, the least is shown.
+    ``decoders`` keep their order; ``windows`` come in one drawn at random.  A window's
+    ``runs["<decoder>/<condition>"]`` hold the reconstruction's ``text``, a letter per token in ``ops`` (m, s, o:
+    match, substitute, omit; capital: written, but elsewhere) and ``cost``, hundredths of a bit per token (-log2 p;
+    null if missing).  Bits retained are a difference of two costs.  Of a decoder's seeds, the least is shown.
     """
     table = pl.scan_parquet(run_folder / "reconstructions.parquet")
     least = table.group_by("decoder").agg(pl.col("seed").min())
@@ -65,6 +65,7 @@ def payload(run_folder: Path, decoders: list[str], seed: int) -> dict[str, Any]:
         }
     order = [w for w in chosen if w in windows]
     return {
+        "decoders": decoders,
         "windows": [windows[w] for w in order],
         "cap": cap,
         "of": known.height,
@@ -84,7 +85,7 @@ def _choose(known: pl.DataFrame, runs: int, seed: int) -> tuple[list[str], int]:
         return sum(min(cap, len(ids)) * length * (9 + 11 * runs) for (length, _), ids in mixed.items())
 
     cap = next((c for c in range(MOST, 1, -1) if weight(c) <= BUDGET), 1)
-    return [w for ids in mixed.values() for w in ids[:cap]], cap
+    return [str(w) for w in rng.permutation([w for ids in mixed.values() for w in ids[:cap]])], cap
 
 
 def pieces(reference: str, start: list[int], end: list[int], tokens: list[str]) -> list[str]:

@@ -45,11 +45,13 @@ class Series:
 @dataclass(frozen=True, slots=True)
 class Panel:
     """Attributes:
-    tab: the tab it lies on, e.g. a length; empty if the chart has none.
+    scale: panels of a chart that name the same one have the same axis of values.
     unit: of the values; fractions are shown in percent.
+    tab: the tab it lies on, e.g. a length; empty if the chart has none.
     """
 
     title: str
+    scale: str
     unit: str
     series: list[Series]
     tab: str = ""
@@ -151,7 +153,7 @@ def _against_length(
             for condition in _conditions(rows):
                 some = rows.filter(pl.col("condition") == condition)
                 lines.append(_series(some, condition, colours[condition], some["length"].to_list()))
-            panels.append(Panel(words.name(metric) + of, rows["unit"][0], lines))
+            panels.append(Panel(words.name(metric) + of, name, rows["unit"][0], lines))
     lengths = tuple(float(x) for x in estimates["length"].unique().sort())
     caption = {
         "retention": "Share of the information in the window that the memory gave back to its decoder. "
@@ -176,7 +178,7 @@ def _decoders(estimates: pl.DataFrame, decoders: list[str]) -> Chart | None:
             if some.height:
                 lines.append(_series(some, decoder, colours.get(decoder, "#767676"), some["length"].to_list()))
         if lines:
-            panels.append(Panel(words.name(metric), rows["unit"][0], lines))
+            panels.append(Panel(words.name(metric), metric, rows["unit"][0], lines))
     lengths = tuple(float(x) for x in estimates["length"].unique().sort())
     return Chart(
         "decoders",
@@ -212,7 +214,7 @@ def _by_group(by: str, estimates: pl.DataFrame) -> Chart:
                     mine = mine.sort(pl.col("group").replace_strict(groups, range(len(groups))))
                 drawn.append(_series(mine, condition, colours[condition], x))
             if drawn:
-                panels.append(Panel(words.name(metric), some["unit"][0], drawn, f"{length} tokens"))
+                panels.append(Panel(words.name(metric), metric, some["unit"][0], drawn, f"{length} tokens"))
     if by == "position":
         title, caption = "By place in the window", "Position 0 was read first, and had most to survive."
     else:
@@ -246,7 +248,7 @@ def _learning(curves: pl.DataFrame, decoders: list[str]) -> Chart:
             lines = [Series(c, colours[c], _smoothed(here.filter(pl.col("condition") == c))) for c in _conditions(here)]
             if lines:
                 title = "loss, nats per token" + (f", decoder {decoder}" if len(decoders) > 1 else "")
-                panels.append(Panel(title, "nats/token", lines, f"{length} tokens"))
+                panels.append(Panel(title, "loss", "nats/token", lines, f"{length} tokens"))
     return Chart(
         "learning",
         "Learning curves",

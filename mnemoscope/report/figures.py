@@ -32,9 +32,10 @@ _ROW = 30  # pixels of a category of a dot plot
 _BAND = 0.16  # opacity
 
 
-def _limits(panel: Panel) -> tuple[float, float]:
-    """The span of all values and intervals with some air; 0 is in it."""
-    numbers = [n for s in panel.series for p in s.points for n in (p.value, p.low, p.high) if math.isfinite(n)]
+def _limits(chart: Chart, panel: Panel) -> tuple[float, float]:
+    """The span of all values and intervals on the panel's scale, as shown, with some air; 0 is in it."""
+    points = [p for other in chart.panels if other.scale == panel.scale for s in other.series for p in s.points]
+    numbers = [_scaled(panel, n) for p in points for n in (p.value, p.low, p.high) if math.isfinite(n)]
     low, high = min([0.0, *numbers]), max([0.0, *numbers])
     air = 0.06 * (high - low or 1)
     return low - (air if low < 0 else 0), high + air
@@ -77,19 +78,17 @@ def page(chart: Chart, panel: Panel) -> dict[str, Any]:
 
     Colours are those of the light page; the page's script exchanges them for the dark one's.
     """
-    figure = go.Figure()
-    if chart.kind == "lines":
-        _plotly_lines(figure, chart, panel)
-    else:
-        _plotly_dots(figure, panel)
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"size": 13},
-        hoverlabel={"font": {"size": 13}, "align": "left"},
-        showlegend=False,
+    figure = go.Figure(
+        layout={
+            "template": "none",
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"size": 13},
+            "hoverlabel": {"font": {"size": 13}, "align": "left"},
+            "showlegend": False,
+        }
     )
+    (_plotly_lines if chart.kind == "lines" else _plotly_dots)(figure, chart, panel)
     result: dict[str, Any] = _plain(figure.to_plotly_json())
     return result
 
@@ -122,7 +121,7 @@ def _rgba(colour: str, opacity: float) -> str:
 
 
 def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
-    low, high = (_scaled(panel, v) for v in _limits(panel))
+    low, high = _limits(chart, panel)
     for i, series in enumerate(panel.series):
         x = [p.x for p in series.points]
         banded = [p for p in series.points if math.isfinite(p.low)]
@@ -150,7 +149,7 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     at = _spread([_scaled(panel, p.value) * pixels for _, p in ends], 16)
     for (series, point), place in zip(ends, at, strict=True):
         figure.add_annotation(
-            x=math.log10(float(point.x)) if chart.ticks else point.x,
+            x=math.log10(float(point.x)) if chart.ticks else point.x,  # annotations take the logarithm
             y=_scaled(panel, point.value),
             yshift=place - _scaled(panel, point.value) * pixels,
             text=_escaped(series.label),
@@ -161,7 +160,16 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
         )
     longest = max((len(s.label) for s, _ in ends), default=0)
     figure.update_layout(height=_HEIGHT, margin={"l": 46, "r": 16 + 8 * longest, "t": 10, "b": 50})
-    figure.update_xaxes(title={"text": chart.x_label, "standoff": 8}, zeroline=False, showgrid=False, ticks="outside")
+    numbers = [float(p.x) for s in panel.series for p in s.points]
+    across = [math.log10(n) for n in numbers] if chart.ticks else numbers
+    air = 0.05 * (max(across) - min(across)) or 0.1
+    figure.update_xaxes(
+        range=[min(across) - air, max(across) + air],  # plotly's own would make room for the labels again
+        title={"text": chart.x_label, "standoff": 8, "font": {"size": 13}},
+        zeroline=False,
+        showgrid=False,
+        ticks="outside",
+    )
     if chart.ticks:
         figure.update_xaxes(
             type="log", tickvals=list(chart.ticks), ticktext=[f"{t:g}" for t in chart.ticks], minor={"ticks": ""}
@@ -170,7 +178,7 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     figure.update_yaxes(range=[low, high], ticksuffix=suffix, zeroline=low < 0, nticks=6)
 
 
-def _plotly_dots(figure: go.Figure, panel: Panel) -> None:
+def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     categories = list(dict.fromkeys(str(p.x) for s in panel.series for p in s.points))
     for i, series in enumerate(panel.series):
         points = series.points
@@ -199,7 +207,7 @@ def _plotly_dots(figure: go.Figure, panel: Panel) -> None:
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left", "traceorder": "normal"},
     )
     suffix = words.PERCENT if panel.unit == "fraction" else ""
-    low, high = (_scaled(panel, v) for v in _limits(panel))
+    low, high = _limits(chart, panel)
     figure.update_xaxes(range=[low, high], ticksuffix=suffix, zeroline=low < 0, nticks=5)
     ticktext = [_escaped(c if len(c) <= 20 else c[:19] + "…") for c in categories]
     figure.update_yaxes(
@@ -229,10 +237,12 @@ def paper(chart: Chart) -> dict[str, bytes]:
     """The chart as files: ``{"svg": ..., "png": ...}``, a row per tab."""
     with matplotlib.rc_context(_STYLE):
         figure = draw(chart)
+        figure.draw_without_rendering()  # lays it out, once for both files
+        figure.set_layout_engine("none")
         out = {}
         for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, bbox_inches="tight", **options)
+            figure.savefig(buffer, format=kind, **options)
             out[kind] = buffer.getvalue()
     return out
 
@@ -268,7 +278,7 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
         marker = _MARKERS[i % len(_MARKERS)][0] if len(x) <= 20 else None
         y = [_scaled(panel, p.value) for p in series.points]
         axes.plot(x, y, color=series.colour, marker=marker, markersize=4, linewidth=1.4)
-    bottom, top = (_scaled(panel, v) for v in _limits(panel))
+    bottom, top = _limits(chart, panel)
     axes.set_ylim(bottom, top)
     if chart.ticks:
         axes.set_xscale("log")
@@ -303,7 +313,7 @@ def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
         axes.plot(x, y, color=series.colour, marker=marker, markersize=4.5, linestyle="none", label=series.label)
     axes.set_yticks(range(len(categories)), [c.replace("$", r"\$") for c in categories])
     axes.set_ylim(-0.6, len(categories) - 0.4)
-    axes.set_xlim(*(_scaled(panel, v) for v in _limits(panel)))
+    axes.set_xlim(_limits(chart, panel))
     axes.tick_params(axis="y", length=0)
     axes.legend(frameon=False, fontsize=8, loc="best")
     _finish(axes, panel, axes.xaxis)

@@ -93,7 +93,7 @@ def _render(
         digest=study.digest(),
         few=_few_documents(estimates),
         figures_data=embedded({c.name: [figures.page(c, p) | {"tab": p.tab} for p in c.panels] for c in shown}),
-        windows_data=embedded(windows["windows"]),
+        windows_data=embedded({k: windows[k] for k in ("decoders", "windows")}),
         estimates_data=embedded(_listed(estimates)),
         plotly=Markup(get_plotlyjs().replace("</", r"<\/")),
     )
