@@ -64,6 +64,10 @@ def _spread(ends: list[float], gap: float) -> list[float]:
     return out
 
 
+def _short(label: str) -> str:
+    return label if len(label) <= 20 else label[:19] + "…"
+
+
 def _ends(panel: Panel) -> list[tuple[Series, Point]]:
     """Each series that has a finite value, with its last such point."""
     finite = [(s, [p for p in s.points if math.isfinite(p.value)]) for s in panel.series]
@@ -209,7 +213,7 @@ def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     suffix = words.PERCENT if panel.unit == "fraction" else ""
     low, high = _limits(chart, panel)
     figure.update_xaxes(range=[low, high], ticksuffix=suffix, zeroline=low < 0, nticks=5)
-    ticktext = [_escaped(c if len(c) <= 20 else c[:19] + "…") for c in categories]
+    ticktext = [_escaped(_short(c)) for c in categories]
     figure.update_yaxes(
         tickvals=list(range(len(categories))),
         ticktext=ticktext,
@@ -311,7 +315,7 @@ def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
         axes.hlines(y, low, high, color=series.colour, linewidth=1.4)
         marker = _MARKERS[i % len(_MARKERS)][0]
         axes.plot(x, y, color=series.colour, marker=marker, markersize=4.5, linestyle="none", label=series.label)
-    axes.set_yticks(range(len(categories)), [c.replace("$", r"\$") for c in categories])
+    axes.set_yticks(range(len(categories)), [_short(c).replace("$", r"\$") for c in categories])
     axes.set_ylim(-0.6, len(categories) - 0.4)
     axes.set_xlim(_limits(chart, panel))
     axes.tick_params(axis="y", length=0)

@@ -1,0 +1,332 @@
+"""The page: nothing breaks out of it, nothing is fetched, and its numbers are the estimates'."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from synthetic_run import make_run
+
+from mnemoscope.config import Study
+from mnemoscope.errors import RunError
+from mnemoscope.report import browser, charts, figures, html, words
+from mnemoscope.stats.estimate import estimate
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'`&\u2028<!--"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, visible text, and the contents of scripts by id (or by place)."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: dict[str, str] = {}
+        self._inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._inside = dict(attrs).get("id") or f"{tag}-{len(self.tags)}"
+            self.scripts[self._inside] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.scripts[self._inside] += data
+        else:
+            self.text += data
+
+    def data(self, name: str) -> Any:
+        return json.loads(self.scripts[f"data-{name}"])
+
+
+def made(folder: Path, manifest: dict[str, Any] | None = None, **options: Any) -> tuple[Study, Page]:
+    study = make_run(folder, **({"resamples": 100} | options))
+    estimate(folder, study)
+    return study, written(folder, study, manifest)
+
+
+def written(folder: Path, study: Study, manifest: dict[str, Any] | None = None) -> Page:
+    return Page(html.write(folder, study, manifest or {}).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def unprinted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No files for paper, which take most of the time."""
+    monkeypatch.setattr(figures, "paper", lambda chart: {})
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study, Page]:
+    """Two decoders, three conditions, dialects: everything that a page can show."""
+    folder = tmp_path_factory.mktemp("full")
+    manifest = {
+        "study": "digest",
+        "device": "CPU, <2> cores",
+        "memory": {"numbers": 73, "bytes": 292},
+        "inputs": [{"name": "a.jsonl", "sha256": "abc"}],
+        "stages": {"train": {"seconds": 61.5, "revision": "f00", "versions": {"torch": "2"}, "finished": "2026-01-01"}},
+    }
+    study, page = made(folder, manifest, decoders=("growing", "fixed"), dialect=True)
+    return folder, study, page
+
+
+def estimates_of(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / "estimates.parquet")
+
+
+# ---- escaping
+
+
+def test_no_text_breaks_out(tmp_path: Path) -> None:
+    """A hostile text as token, domain, document, source and in the manifest is text, in markup and in data."""
+    study = make_run(tmp_path, token=HOSTILE, lengths=(16,), seeds=(0,), resamples=100)
+    for name in ("tokens", "reconstructions"):
+        file = tmp_path / f"{name}.parquet"
+        frame = pl.read_parquet(file)
+        hostile = pl.when(pl.col("domain") == "news").then(pl.lit(HOSTILE)).otherwise("domain").alias("domain")
+        frame.with_columns(hostile, source=pl.lit(HOSTILE)).write_parquet(file)
+    estimate(tmp_path, study)
+    page = written(tmp_path, study, {"device": HOSTILE, "stages": {HOSTILE: {"revision": HOSTILE}}})
+    tags = {tag for tag, _ in page.tags}
+    assert "img" not in tags
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    assert sum(tag == "script" for tag, _ in page.tags) == 6
+    assert HOSTILE in page.text
+    window = page.data("windows")["windows"][0]
+    assert HOSTILE in "".join(window["pieces"])
+    assert HOSTILE in page.data("estimates")["texts"]
+    for name in ("data-windows", "data-estimates", "data-figures"):
+        assert not re.search("[<>&\u2028\u2029]", page.scripts[name])
+    # plotly reads some HTML in labels: there the text is escaped once more
+    labels = page.data("figures")["by-domain"][0]["layout"]["yaxis"]["ticktext"]
+    assert not any("<" in label for label in labels)
+
+
+def test_embedded_data_survive_the_journey() -> None:
+    value = {"a": HOSTILE, "b": [None, 1.5, "\u2029"]}
+    assert json.loads(str(html.embedded(value))) == value
+    with pytest.raises(ValueError, match="JSON"):
+        html.embedded(float("nan"))
+
+
+# ---- nothing from outside
+
+
+def test_nothing_is_fetched(full: tuple[Path, Study, Page]) -> None:
+    _, _, page = full
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "img", "base")
+        assert "src" not in attributes
+        assert "srcset" not in attributes
+        href = attributes.get("href")
+        assert href is None or href.startswith("#")
+    policy = next(a for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    assert str(policy["content"]).startswith("default-src 'none';")
+    styles = "".join(v for k, v in page.scripts.items() if k.startswith("style"))
+    assert "url(" not in styles
+    assert "@import" not in styles
+
+
+def test_the_page_is_small(full: tuple[Path, Study, Page]) -> None:
+    assert (full[0] / "report.html").stat().st_size < 12e6
+
+
+# ---- numbers
+
+
+def test_the_headline_is_the_estimate(full: tuple[Path, Study, Page]) -> None:
+    folder, _, page = full
+    row = estimates_of(folder).row(
+        by_predicate=(pl.col("metric") == "retention")
+        & (pl.col("by") == "all")
+        & (pl.col("seed") == "all")
+        & (pl.col("condition") == "memory")
+        & (pl.col("length") == 64)
+        & (pl.col("decoder") == "growing"),
+        named=True,
+    )
+    low, high = (round(100 * row[end]) for end in ("low", "high"))
+    sentence = (
+        f"Of 64 tokens, mamba-nano’s memory keeps {100 * row['value']:.0f}\u202f% of the information "
+        f"({low} to {high}\u202f%)."
+    )
+    assert sentence in re.sub(r"\s+", " ", page.text.replace("\u202f", "~")).replace("~", "\u202f")
+    assert "2,304 tokens, 12 documents" in page.text
+
+
+def test_every_estimate_is_on_the_page_with_interval_and_n(full: tuple[Path, Study, Page]) -> None:
+    folder, _, page = full
+    data = page.data("estimates")
+    columns = data["columns"]
+    found = []
+    for row in data["rows"]:
+        cells = dict(zip(columns, row, strict=True))
+        found.append({c: v if c in data["numbers"] else data["texts"][v] for c, v in cells.items()})
+    table = estimates_of(folder)
+    assert len(found) == table.height
+    for mine, theirs in zip(found, table.iter_rows(named=True), strict=True):
+        for column in columns:
+            expected = theirs[column]
+            assert mine[column] == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
+
+
+def test_the_summary_shows_interval_and_n(full: tuple[Path, Study, Page]) -> None:
+    folder, _, page = full
+    total = estimates_of(folder).filter(seed="all", by="all", metric="omission_in_place")
+    assert total.height == 2 * 2 * 3
+    for row in total.iter_rows(named=True):
+        assert f"{words.number(row['value'], 'fraction')}{words.interval(row)}{words.counted(row)}" in page.text
+
+
+def test_every_figure_has_its_numbers_files_and_command(full: tuple[Path, Study, Page]) -> None:
+    folder, study, page = full
+    names = set(page.data("figures"))
+    assert names == {"retention", "omission", "decoders", "by-domain", "by-dialect", "by-position", "learning"}
+    for name in names:
+        assert {t for t, a in page.tags if a.get("id") == name} == {"figure"}
+        svg = (folder / "figures" / f"{name}.svg").read_text()
+        assert "<svg" in svg
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"figures/{name}.svg" in page.text
+    assert page.text.count(f"mnemoscope report {folder.name}") >= len(names)
+    shown = charts.of_run(estimates_of(folder), pl.read_parquet(folder / "curves.parquet"), ["growing", "fixed"])
+    for chart in shown:
+        for point in charts.rows(chart):
+            assert f"{point['value']}{point['interval']}{point['note']}" in page.text
+    assert "growing reads more" in page.text
+    assert {d.name for d in study.decoders} == set(page.data("windows")["decoders"])
+
+
+def test_the_foot_tells_the_origin(full: tuple[Path, Study, Page]) -> None:
+    _, study, page = full
+    for fact in (study.digest(), "CPU, <2> cores", "61.5 s", "f00", "torch 2", "abc", "numbers 73, bytes 292"):
+        assert fact in page.text
+
+
+# ---- the windows
+
+
+def test_the_browser_holds_the_tokens_of_the_tables(full: tuple[Path, Study, Page]) -> None:
+    """Pieces make up the window's text, costs are the nats in bits, and letters are the operations."""
+    folder, _, page = full
+    tokens = pl.read_parquet(folder / "tokens.parquet")
+    texts = pl.read_parquet(folder / "reconstructions.parquet")
+    for window in page.data("windows")["windows"][:5]:
+        cell = {"window_id": window["window_id"], "decoder": "growing", "condition": "memory", "seed": 0}
+        mine = tokens.filter(**cell).sort("position")
+        run = window["runs"]["growing/memory"]
+        assert "".join(window["pieces"]) == texts.filter(**cell)["reference"].item()
+        assert run["text"] == texts.filter(**cell)["reconstruction"].item()
+        assert run["cost"] == pytest.approx((mine["nats"] / 0.6931 * 100).to_list(), abs=1)
+        assert [o.lower() for o in run["ops"]] == [o[0] for o in mine["operation"]]
+
+
+def test_pieces_of_shared_characters_and_gaps() -> None:
+    """Three byte tokens of one character: the first shows it, the others their spelling; a gap goes to the later."""
+    assert browser.pieces("a €b", [5, 7, 7, 7, 8], [6, 8, 8, 8, 9], ["a", "â", "Ĥ", "¬", "b"]) == [
+        "a",
+        " €",
+        "‹Ĥ›",
+        "‹¬›",
+        "b",
+    ]
+
+
+def test_windows_are_capped_by_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, lengths=(16,), documents=12, windows=3)
+    monkeypatch.setattr(browser, "BUDGET", 16 * (9 + 11 * 3) * 3 * 5)  # room for 5 windows of each of 3 domains
+    found = browser.payload(tmp_path, ["growing"], seed=1)
+    assert found["cap"] == 5
+    assert found["of"] == 36
+    assert sorted(w["domain"] for w in found["windows"]) == ["fiction"] * 5 + ["mathematics"] * 5 + ["news"] * 5
+    ids = [w["window_id"] for w in found["windows"]]
+    assert [w["window_id"] for w in browser.payload(tmp_path, ["growing"], seed=1)["windows"]] == ids
+    assert [w["window_id"] for w in browser.payload(tmp_path, ["growing"], seed=2)["windows"]] != ids
+    assert len(json.dumps(found["windows"])) < 3 * browser.BUDGET
+
+
+# ---- runs that lack something
+
+
+@pytest.mark.usefixtures("unprinted")
+def test_one_condition_only(tmp_path: Path) -> None:
+    _, page = made(tmp_path, conditions=("memory",), lengths=(16,))
+    assert "memory loses" in page.text
+    assert "retention" not in page.data("figures")
+
+
+@pytest.mark.usefixtures("unprinted")
+def test_no_real_memory_at_all(tmp_path: Path) -> None:
+    _, page = made(tmp_path, conditions=("none",), lengths=(16,), seeds=(0,))
+    assert "What mamba-nano’s memory keeps." in page.text
+    assert "Nothing was measured under the real memory" in page.text
+
+
+@pytest.mark.usefixtures("unprinted")
+def test_one_document(tmp_path: Path) -> None:
+    _, page = made(tmp_path, documents=1, lengths=(16,), seeds=(0,))
+    assert "no interval: one document" in page.text
+    assert "1 document only" in page.text
+
+
+@pytest.mark.usefixtures("unprinted")
+def test_nan_estimates_are_dashes(tmp_path: Path) -> None:
+    study = make_run(tmp_path, lengths=(16,), seeds=(0,), resamples=100)
+    file = tmp_path / "tokens.parquet"
+    pl.read_parquet(file).with_columns(nats=pl.lit(float("nan"), pl.Float32)).write_parquet(file)
+    estimate(tmp_path, study)
+    page = written(tmp_path, study)
+    assert "memory loses" in page.text  # omission speaks where retention cannot
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+    assert page.data("windows")["windows"][0]["runs"]["growing/memory"]["cost"] == [None] * 16
+
+
+@pytest.mark.usefixtures("unprinted")
+def test_without_curves_and_without_estimates(tmp_path: Path) -> None:
+    study = make_run(tmp_path, lengths=(16,), seeds=(0,), resamples=100)
+    with pytest.raises(RunError, match="estimates"):
+        html.write(tmp_path, study, {})
+    estimate(tmp_path, study)
+    (tmp_path / "curves.parquet").unlink()
+    assert "learning" not in written(tmp_path, study).data("figures")
+
+
+# ---- words and labels
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (0.523, "fraction", "52.3\u202f%"),
+        (-0.1, "fraction", "−10.0\u202f%"),
+        (-0.0001, "fraction", "0.0\u202f%"),
+        (1.5, "nats/token", "1.50"),
+        (float("nan"), "fraction", "–"),
+    ],
+)
+def test_numbers(value: float, unit: str, expected: str) -> None:
+    assert words.number(value, unit) == expected
+
+
+def test_labels_keep_their_distance_and_their_order() -> None:
+    """Ends at 0, 1, 2 and 50 with a gap of 10: the three make a block around their middle, 1."""
+    assert figures._spread([1.0, 0.0, 50.0, 2.0], 10) == [1.0, -9.0, 50.0, 11.0]
+
+
+def test_the_same_chart_gives_the_same_file(full: tuple[Path, Study, Page]) -> None:
+    folder, _, _ = full
+    chart = charts.of_run(estimates_of(folder), None, ["growing", "fixed"])[0]
+    assert figures.paper(chart) == figures.paper(chart)
