@@ -106,9 +106,10 @@ def embedded(value: Any) -> Markup:
     Raises:
         ValueError: a NaN, which JSON has not.
     """
-    # ASCII only: U+2028 and U+2029 are escaped with every other such character
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 # ---- in words -------------------------------------------------------------------------------------------------------
