@@ -12,8 +12,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -48,9 +56,13 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="the study
 Out = Annotated[Path, typer.Option("--out", "-o", help="run folder; made if it is not there", show_default=False)]
 Data = Annotated[
     Path | None,
-    typer.Option(help="folder that the study's relative paths start from [default: the study's]", envvar="MNEMOSCOPE_DATA"),
+    typer.Option(
+        help="folder that the study's relative paths start from [default: the study's]", envvar="MNEMOSCOPE_DATA"
+    ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder made by mnemoscope run", show_default=False)]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="a run folder made by mnemoscope run", show_default=False)
+]
 
 
 # ---- progress -------------------------------------------------------------------------------------------------------
@@ -108,43 +120,58 @@ def demo(
     Trains a small decoder for real (windows of 4 and 8 tokens), then measures with the shipped decoder at 4 to 256
     tokens under three conditions.
     """
-    from mnemoscope import config, pipeline
-    from mnemoscope import zoo
+    from mnemoscope import config, pipeline, zoo
 
     run = pipeline.run(config.load(zoo.study("demo")), out_dir, Bars())
     _done(run.path)
 
 
 @app.command()
-def run(study: StudyFile, out_dir: Out, data: Data = None) -> None:
-    """Every stage of a study: train, reconstruct, score, estimate, report.
+def run(
+    study: StudyFile,
+    out_dir: Out,
+    data: Data = None,
+    until: Annotated[
+        str, typer.Option(help="last stage: prepare, train, reconstruct, score, estimate, report")
+    ] = "report",
+) -> None:
+    """Every stage of a study: prepare, train, reconstruct, score, estimate, report.
 
     The same command after an interruption goes on where it stopped.
     """
     from mnemoscope import config, pipeline
 
-    folder = pipeline.run(config.load(study, data=data), out_dir, Bars())
-    _done(folder.path)
+    folder = pipeline.run(config.load(study, data=data), out_dir, Bars(), until)
+    if until == "report":
+        _done(folder.path)
 
 
-def _stage(name: str, folder: Path) -> None:
+Only = Annotated[
+    str,
+    typer.Option(
+        help="just the decoders whose name begins so, e.g. growing/seed-1; for job arrays", show_default=False
+    ),
+]
+
+
+def _stage(name: str, folder: Path, **arguments: Any) -> None:
     from mnemoscope import pipeline
     from mnemoscope.rundir import RunDir
 
     shop = pipeline.Workshop(RunDir.open(folder), Bars())
-    getattr(pipeline, name)(shop)
+    getattr(pipeline, name)(shop, **arguments)
 
 
 @app.command()
-def train(folder: RunFolder) -> None:
+def train(folder: RunFolder, only: Only = "") -> None:
     """Trains the decoders of a run that are not trained yet; goes on from their checkpoints."""
-    _stage("train", folder)
+    _stage("train", folder, only=only)
 
 
 @app.command()
-def reconstruct(folder: RunFolder) -> None:
+def reconstruct(folder: RunFolder, only: Only = "") -> None:
     """Writes every window back from its memory, under every condition; writes decoded/."""
-    _stage("reconstruct", folder)
+    _stage("reconstruct", folder, only=only)
 
 
 @app.command()
@@ -175,7 +202,9 @@ def _done(folder: Path) -> None:
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="embedded name, folder, or hub name", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="embedded name, folder, or hub name", show_default=False)
+    ],
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit on the hub")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
 ) -> None:

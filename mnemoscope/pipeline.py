@@ -25,7 +25,7 @@ from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
 from mnemoscope.memory.load import Loaded, load, special_tokens
 from mnemoscope.progress import Progress, Silent
-from mnemoscope.rundir import RunDir, command
+from mnemoscope.rundir import RunDir, command, write_atomically
 from mnemoscope.text import corpora
 from mnemoscope.text.tokens import TokenStore
 from mnemoscope.text.windows import WindowSet, cut
@@ -171,13 +171,25 @@ def _device(a: Accelerator) -> str:
 # ---- train ----------------------------------------------------------------------------------------------------------
 
 
-def train(shop: Workshop) -> None:
-    """Trains every decoder of the study that is not trained yet; goes on from checkpoints."""
+def train(shop: Workshop, only: str = "") -> None:
+    """Trains every decoder of the study that is not trained yet; goes on from checkpoints.
+
+    Args:
+        only: train just those whose name begins so, e.g. ``growing/seed-1``: several processes can share a run's
+            decoders among them.  The stage is done when all are trained.
+
+    Raises:
+        RunError: no decoder of the study is called so.
+    """
     run, study = shop.run, shop.study
     todo = decoders.jobs(study)
     if not todo:
         return
-    with run.stage("train"):
+    mine = [job for job in todo if f"{job.decoder.name}/{job.name}".startswith(only)]
+    if not mine:
+        names = ", ".join(f"{job.decoder.name}/{job.name}" for job in todo)
+        raise RunError(f"no decoder is called {only!r}", remedy=f"There are: {names}", file=run.path)
+    with run.stage("train", unfinished=lambda: not all(job.weights(run.checkpoints).exists() for job in todo)):
         with shop.progress.task("tokenising the training text", 1, "documents") as bar:
             store = TokenStore.build(
                 study.text.train,
@@ -185,7 +197,7 @@ def train(shop: Workshop) -> None:
                 run.path / "cache",
                 lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens"),
             )
-        for job in todo:
+        for job in mine:
             if not job.weights(run.checkpoints).exists():
                 _train(shop, store, job)
         for decoder in study.decoders:
@@ -240,15 +252,20 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
 
 def _gather_curves(run: RunDir) -> None:
     files = sorted(run.checkpoints.glob("*/seed-*/*.curve.parquet"))
-    pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), run.path / "curves.parquet.new")
-    (run.path / "curves.parquet.new").replace(run.path / "curves.parquet")
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), buffer, compression="zstd")
+    write_atomically(run.path / "curves.parquet", buffer.getvalue().to_pybytes())
 
 
 # ---- reconstruct ----------------------------------------------------------------------------------------------------
 
 
-def reconstruct(shop: Workshop) -> None:
-    """Measures every decoder under every condition at every length; one file each, so nothing done is lost."""
+def reconstruct(shop: Workshop, only: str = "") -> None:
+    """Measures every decoder under every condition at every length; one file each, so nothing done is lost.
+
+    Args:
+        only: measure just the decoders whose name begins so, e.g. ``growing/seed-1``.
+    """
     run, study = shop.run, shop.study
     todo = [
         (d, seed, condition, length)
@@ -257,15 +274,16 @@ def reconstruct(shop: Workshop) -> None:
         for condition in d.conditions
         for length in decoders.lengths_of(d, study)
     ]
-    with run.stage("reconstruct"):
-        total = sum(length * len(shop.windows.windows[length]) for *_, length in todo)
+    files = [run.path / "decoded" / f"{d.name}.seed-{s}.{c}.L{n}.parquet" for d, s, c, n in todo]
+    with run.stage("reconstruct", unfinished=lambda: not all(f.exists() for f in files)):
+        mine = [(job, f) for job, f in zip(todo, files, strict=True) if f"{job[0].name}/seed-{job[1]}".startswith(only)]
+        total = sum(length * len(shop.windows.windows[length]) for (*_, length), _ in mine)
         done = 0
         decoder = shop.decoder().to(shop.accelerator.device).eval()
         loaded: Path | None = None
         with shop.progress.task("reconstructing", total, "tokens") as bar:
-            for d, seed, condition, length in todo:
+            for (d, seed, condition, length), target in mine:
                 windows = shop.windows.windows[length]
-                target = run.path / "decoded" / f"{d.name}.seed-{seed}.{condition}.L{length}.parquet"
                 label = f"{d.name} seed {seed} {condition} L={length}"
                 if not target.exists():
                     folder = decoders.folder_of(d, run.checkpoints)
@@ -374,6 +392,8 @@ def run(study: config.Study, out: str | Path, progress: Progress | None = None, 
     Raises:
         MnemoscopeError: whatever is wrong with the study, its text or its model, before any long work starts.
     """
+    if until not in STAGES:
+        raise ConfigError(f"there is no stage {until!r}", remedy=f"There are: {', '.join(STAGES)}")
     shop = Workshop(RunDir(out, study), progress)
     prepare(shop)
     for stage in STAGES[1 : STAGES.index(until) + 1]:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -34,9 +34,9 @@ _REPORTED = (
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or none."""
+    """Writes a whole file or none; several processes may write the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     if isinstance(content, str):
         temporary.write_text(content, encoding="utf-8")
     else:
@@ -127,10 +127,13 @@ class RunDir:
         return "finished" in self.manifest["stages"].get(stage, {})
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str, unfinished: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Runs a stage: full disks become a clear error; success is written down with its wall time and versions.
 
         Wall time adds up over interruptions that ended in an exception or Ctrl-C; a killed attempt's is lost.
+
+        Args:
+            unfinished: asked at the end; the stage is not marked done where other processes still work on it.
         """
         started = time.monotonic()
         before = self.manifest["stages"].get(name, {}).get("seconds", 0.0)
@@ -148,7 +151,10 @@ class RunDir:
             if (self.path / "manifest.json").exists():
                 record()
             raise
-        record(finished=datetime.now(UTC).isoformat(timespec="seconds"))
+        if unfinished():
+            record()
+        else:
+            record(finished=datetime.now(UTC).isoformat(timespec="seconds"))
 
     # ---- places -------------------------------------------------------------------------------------------------
 

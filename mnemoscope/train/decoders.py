@@ -23,6 +23,7 @@ from safetensors.torch import load_model
 from mnemoscope import config, plugins
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.errors import ModelError
+from mnemoscope.rundir import write_atomically
 from mnemoscope.train.plan import Plan, fixed, growing
 
 
@@ -85,9 +86,8 @@ def jobs(study: config.Study) -> list[Job]:
 
 def describe(folder: Path, decoder: config.Decoder, lengths: Sequence[int], encoder: str) -> None:
     """Writes ``decoder.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
     about = {"recipe": decoder.recipe, "lengths": list(lengths), "encoder": encoder, "seeds": decoder.seeds}
-    (folder / "decoder.json").write_text(json.dumps(about, indent=1))
+    write_atomically(folder / "decoder.json", json.dumps(about, indent=1))
 
 
 def folder_of(decoder: config.Decoder, checkpoints: Path) -> Path:
