@@ -65,6 +65,30 @@ def test_a_dropped_part_is_refused_by_name(ignored: str, named: str) -> None:
     assert e.value.exit_code == 3
 
 
+def test_a_dropped_part_is_refused_in_bfloat16_too() -> None:
+    adapter = broken(Ignores, ".ssm").bfloat16()
+    before = [p.clone() for p in adapter.parameters()]
+    with pytest.raises(ContinuityError, match=r"layers.0.ssm by"):
+        require(adapter, "some/model")
+    after = list(adapter.parameters())
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(before, after, strict=True))
+
+
+def test_a_deep_model_that_amplifies_rounding_is_not_refused() -> None:
+    """24 layers of large random weights: rounding grows past 1e-4, and a dropped state still shows."""
+    model = tiny.model("mamba", num_hidden_layers=24)
+    with torch.no_grad():
+        for layer in model.backbone.layers:
+            layer.mixer.in_proj.weight.mul_(5)
+            layer.mixer.out_proj.weight.mul_(5)
+    found = require(MambaAdapter(model, "reference"), "some/model")
+    assert max(found.split.values()) > found.tolerance
+    adapter = Ignores(model, "reference")
+    adapter.ignored = "layers.3.ssm"
+    with pytest.raises(ContinuityError, match=r"in layers\.3\.ssm by"):
+        require(adapter, "some/model")
+
+
 def test_a_whole_adapter_passes() -> None:
     assert require(broken(Ignores, "no such part"), "some/model").failure is None
 
