@@ -48,17 +48,20 @@ class Plan:
 def growing(lengths: Sequence[int], steps: int, growth: float, seed: tuple[int, ...]) -> IntArray:
     """Window lengths of the recipe ``growing``: one decoder for all lengths.
 
-    For the first ``growth`` of the steps the longest length in play rises through ``lengths``; half of the steps take
-    that longest one, the others any shorter one.  After it, every length is as likely as any other.  A decoder learns
-    to read a memory on windows so short that it can succeed, and keeps it as they grow (docs/notebook.md).
+    For the first ``growth`` of the steps the longest length in play rises through ``lengths``; half of these steps take
+    that longest one, the others any that is in play.  After it all are in play, the k-th shortest with a share
+    proportional to k: long windows are harder, and what is learnt on them serves the short ones.  A decoder learns to
+    read a memory on windows so short that it can succeed, and keeps it as they grow (docs/notebook.md).
     """
     rng = np.random.default_rng([*seed, 1])
     ladder = np.asarray(lengths, dtype=np.int64)
     rising = round(growth * steps)
     longest = np.minimum(np.arange(steps) * len(ladder) // max(1, rising), len(ladder) - 1)
-    any_length = (rng.random(steps) * (longest + 1)).astype(np.int64)
-    take_longest = (np.arange(steps) < rising) & (rng.random(steps) < 0.5)
-    return ladder[np.where(take_longest, longest, any_length)]
+    in_play = (rng.random(steps) * (longest + 1)).astype(np.int64)
+    shares = np.cumsum(np.arange(1, len(ladder) + 1))
+    by_rank = np.searchsorted(shares, rng.random(steps) * shares[-1], side="right")
+    take_longest = rng.random(steps) < 0.5
+    return ladder[np.where(np.arange(steps) >= rising, by_rank, np.where(take_longest, longest, in_play))]
 
 
 def fixed(length: int, steps: int) -> IntArray:
