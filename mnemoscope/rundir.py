@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -50,30 +50,41 @@ class RunDir:
     Args:
         path: the folder; made if it is not there.
         study: the study that it is for.
+        writes: False for the processes of a training beside the main one, which leave the manifest alone.
 
     Raises:
         RunError: the folder holds another study, or something that is no run at all.
     """
 
-    def __init__(self, path: str | Path, study: config.Study):
+    def __init__(self, path: str | Path, study: config.Study, *, writes: bool = True):
         self.path = Path(path)
-        self.study = study
+        self.study, self.writes = study, writes
         if self.path.exists() and not self.path.is_dir():
             raise RunError("this is a file", remedy="Give a folder for the run", file=self.path)
         manifest = self.path / "manifest.json"
-        if manifest.exists():
-            self._refuse_another(manifest)
-        elif self.path.exists() and any(self.path.iterdir()):
+        begun = self._made()
+        if begun and not manifest.exists():
             raise RunError(
                 "this folder is not empty and holds no run",
                 remedy="Give a new folder, or an earlier run of this study",
                 file=self.path,
             )
-        else:
+        # a study that was refused before anything was made of it may be mended
+        if begun - {"study.toml"}:
+            self._refuse_another(manifest)
+        if writes:
             with disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path / "study.toml", config.dump(study))
-                self._write({"study": study.digest(), "name": study.name, "seed": study.seed, "stages": {}})
+                if not manifest.exists() or self.manifest["study"] != study.digest():
+                    self._write({"study": study.digest(), "name": study.name, "seed": study.seed, "stages": {}})
+                # the same study may come with its texts elsewhere, or for another device
+                if "study.toml" not in begun or self.study_file.read_text(encoding="utf-8") != config.dump(study):
+                    write_atomically(self.study_file, config.dump(study))
+
+    def _made(self) -> set[str]:
+        """What lies in the folder beside the manifest; halves of files that a kill left are nothing."""
+        names = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        return {name for name in names - {"manifest.json"} if not name.endswith(".new")}
 
     @classmethod
     def open(cls, path: str | Path) -> RunDir:
@@ -91,11 +102,15 @@ class RunDir:
             )
         return cls(path, config.load(path / "study.toml"))
 
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.toml"
+
     def _refuse_another(self, manifest: Path) -> None:
         held = self.manifest
-        if held.get("study") != self.study.digest():
+        if held["study"] != self.study.digest():
             raise RunError(
-                f"this folder holds another study ({held.get('name')!r}, or an older version of this one)",
+                f"this folder holds another study ({held['name']!r}, or an older version of this one)",
                 remedy="Give another --out, or remove the folder to start anew",
                 file=manifest,
             )
@@ -112,12 +127,16 @@ class RunDir:
         file = self.path / "manifest.json"
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            lost = {"study", "name", "stages"} - set(content)
+            if lost or not isinstance(content["stages"], dict):
+                raise ValueError(f"no {', '.join(sorted(lost or ['stages']))}")
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(f"damaged manifest ({error})", remedy="Remove the folder and run anew", file=file) from None
         return content
 
     def _write(self, manifest: dict[str, Any]) -> None:
-        write_atomically(self.path / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+        if self.writes:
+            write_atomically(self.path / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
 
     def note(self, **facts: Any) -> None:
         """Adds facts to the manifest."""
@@ -148,8 +167,10 @@ class RunDir:
             with disk_errors(self.path):
                 yield
         except BaseException:
-            if (self.path / "manifest.json").exists():
-                record()
+            # on a full disk the manifest cannot be written either; what happened is to be told all the same
+            with suppress(OSError):
+                if (self.path / "manifest.json").exists():
+                    record()
             raise
         if unfinished():
             record()
@@ -197,15 +218,15 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turns a full or read-only disk into an error that says so; what is already written stays."""
     try:
         yield
-    except OSError as error:
-        # libraries in Rust and C++ report a full disk in words only
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if full:
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        # libraries in Rust and C++ report a full disk in words only, and not as an OSError
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             raise RunError(
                 "no space left on the disk", remedy="Free some and give the same command again", file=path
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise RunError(f"cannot be written ({error.strerror})", remedy="Give another folder", file=path) from error
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise RunError(f"cannot be written ({error})", remedy="Give another folder", file=path) from error
         raise
 
 
