@@ -77,6 +77,8 @@ def fit(
     Raises:
         RunError: a step has fewer windows than there are processes, the loss is not finite, or a checkpoint is alien.
     """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    plan.require_shares(world)
     rng = np.random.default_rng([*seed, 0])
     module.to(accelerator.device)
     optimiser = optimiser_for(module, plan)
@@ -87,7 +89,6 @@ def fit(
         first, seen, seconds = state["step"], state["tokens"], state["seconds"]
         rng.bit_generator.state = state["generator"]
     prepared, optimiser = accelerator.prepare(module, optimiser)
-    rank, world = accelerator.process_index, accelerator.num_processes
     total = int(sum(plan.windows(s) * int(plan.lengths[s]) for s in range(plan.steps)))
     pending: list[tuple[dict[str, Any], Tensor]] = []
     started = time.monotonic()
@@ -110,14 +111,10 @@ def fit(
     module.train()
     for step in range(first, plan.steps):
         length, windows = int(plan.lengths[step]), plan.windows(step)
-        if windows < world:
-            raise RunError(
-                f"a step of {windows} windows of {length} tokens cannot be shared by {world} processes",
-                remedy="Raise batch_tokens or start fewer processes",
-            )
         ids = torch.from_numpy(draw(rng, length, windows)[rank::world])
         if accelerator.device.type == "cuda":
-            ids = ids.pin_memory().to(accelerator.device, non_blocking=True)
+            ids = ids.pin_memory()
+        ids = ids.to(accelerator.device, non_blocking=True)
         rate = plan.learning_rate(step)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -149,6 +146,8 @@ def fit(
                 }
                 checkpoint.save(folder, module, accelerator_free(optimiser), position, curve)
             accelerator.wait_for_everyone()
+    # else Accelerate keeps every model and its moments until the process ends
+    accelerator.free_memory()
     module.eval()
     return curve
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnemoscope import config
+from mnemoscope.errors import RunError
 from mnemoscope.types import IntArray
 
 
@@ -32,6 +33,16 @@ class Plan:
 
     def windows(self, step: int) -> int:
         return max(1, self.batch_tokens // int(self.lengths[step]))
+
+    def require_shares(self, processes: int) -> None:
+        """Raises RunError unless every step has a window for every process."""
+        longest = int(self.lengths.max())
+        windows = max(1, self.batch_tokens // longest)
+        if windows < processes:
+            raise RunError(
+                f"a step of {windows} windows of {longest} tokens cannot be shared by {processes} processes",
+                remedy="Raise batch_tokens or start fewer processes",
+            )
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up to the peak, then constant or a cosine to ``final`` times the peak."""
