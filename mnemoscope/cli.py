@@ -105,7 +105,7 @@ class Bars:
             progress.update(bar.task, completed=total)
 
     def say(self, line: str) -> None:
-        err.print(line, highlight=False, soft_wrap=True)
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def run(
     from mnemoscope import config, pipeline
 
     folder = pipeline.run(config.load(study, data=data), out_dir, Bars(), until)
-    if until == "report":
+    if until == "report" and folder.writes:
         _done(folder.path)
 
 
@@ -156,10 +156,8 @@ Only = Annotated[
 
 def _stage(name: str, folder: Path, **arguments: Any) -> None:
     from mnemoscope import pipeline
-    from mnemoscope.rundir import RunDir
 
-    shop = pipeline.Workshop(RunDir.open(folder), Bars())
-    getattr(pipeline, name)(shop, **arguments)
+    pipeline.again(name, folder, Bars(), **arguments)
 
 
 @app.command()
@@ -194,7 +192,7 @@ def report(folder: RunFolder) -> None:
 
 
 def _done(folder: Path) -> None:
-    out.print(f"[bold]{folder / 'report.html'}[/bold]  open it in a browser", highlight=False, soft_wrap=True)
+    out.print(Text.assemble((f"{folder / 'report.html'}", "bold"), "  open it in a browser"), soft_wrap=True)
 
 
 # ---- models and words -----------------------------------------------------------------------------------------------
@@ -214,7 +212,8 @@ def inspect(
 
     loaded = load(model, revision=revision, dtype=dtype, need_tokenizer=False)
     adapter = loaded.adapter
-    table = Table(title=f"{model}: {adapter.model_type}, {sum(p.numel() for p in adapter.parameters()):,} parameters")
+    parameters = sum(p.numel() for p in adapter.parameters())
+    table = Table(title=Text(f"{model}: {adapter.model_type}, {parameters:,} parameters"))
     for column in ("part", "count", "shape", "dtype", "numbers", "bytes"):
         table.add_column(column, justify="left" if column == "part" else "right")
     for row in describe.describe(adapter):
@@ -233,11 +232,11 @@ def inspect(
 
 @app.command()
 def pretrain(study: StudyFile, out_dir: Out, data: Data = None) -> None:
-    """A language model from nothing, by the [pretrain] section of a study: tokenizer, tokens, model."""
+    """A language model from nothing, by the \\[pretrain] section of a study: tokenizer, tokens, model."""
     from mnemoscope import config, pretraining
 
     folder = pretraining.pretrain(config.load(study, data=data), out_dir, Bars())
-    out.print(f"[bold]{folder}[/bold]  use it as a model: mnemoscope inspect {folder}", highlight=False, soft_wrap=True)
+    out.print(Text.assemble((f"{folder}", "bold"), f"  use it as a model: mnemoscope inspect {folder}"), soft_wrap=True)
 
 
 @app.command()
@@ -275,7 +274,8 @@ def main() -> None:
     try:
         app()
     except MnemoscopeError as error:
-        err.print(f"[bold red]error[/bold red] {error}", highlight=False, soft_wrap=True, markup=True)
+        # messages hold paths and TOML headers, whose brackets are no markup
+        err.print(Text.assemble(("error", "bold red"), f" {error}"), soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here")

@@ -5,17 +5,19 @@ prepare -> train -> reconstruct -> score -> estimate -> report
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from mnemoscope import config, plugins, schema
@@ -32,6 +34,8 @@ from mnemoscope.text.windows import WindowSet, cut
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.loop import fit
 from mnemoscope.types import Window
+
+_T = TypeVar("_T")
 
 STAGES = ("prepare", "train", "reconstruct", "score", "estimate", "report")
 
@@ -90,15 +94,27 @@ class Workshop:
 
 
 def accelerator(compute: config.Compute) -> Accelerator:
-    """Accelerate on the study's device.
+    """Accelerate on the study's device, on every process of a launcher.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the processes cannot work together on it.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "auto": True}
     if not there[compute.device]:
         raise ConfigError(f"there is no device {compute.device!r} here", remedy="Use compute.device = 'auto'")
-    return Accelerator(cpu=compute.device == "cpu", mixed_precision=compute.mixed_precision)
+    made = Accelerator(
+        cpu=compute.device == "cpu" or (compute.device == "auto" and not torch.accelerator.is_available()),
+        mixed_precision=compute.mixed_precision,
+        # the others wait while the first reads and checks whole corpora
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if made.num_processes != launched:
+        raise ConfigError(
+            f"{launched} processes were launched, and device {compute.device!r} is for one",
+            remedy="Launch one, or use compute.device = 'cuda' or 'cpu'",
+        )
+    return made
 
 
 # ---- prepare --------------------------------------------------------------------------------------------------------
@@ -121,6 +137,11 @@ def prepare(shop: Workshop) -> None:
         found = continuity.require(shop.loaded.adapter, shop.model_name)
         for decoder in study.decoders:
             decoders.check(decoder, run.checkpoints, shop.loaded.digest, study)
+            for condition in decoder.conditions:
+                for length in decoders.lengths_of(decoder, study):
+                    plugins.load("condition", condition).windows_to_read(shop.windows.windows[length])
+        for job in decoders.jobs(study):
+            job.plan(study.seed).require_shares(shop.accelerator.num_processes)
         accounts = [asdict(a) for a in shop.windows.accounts.values()]
         for a in accounts:
             if a["shorter"]:
@@ -128,7 +149,7 @@ def prepare(shop: Workshop) -> None:
                     f"{a['shorter']} of {a['documents']} documents are shorter than {a['length']} tokens and give no "
                     f"window of that length"
                 )
-        run.require_room(_room(shop))
+        run.require_room(_room(shop, sum(i.text_bytes for i in inputs)))
         run.note(
             inputs=[asdict(i) for i in inputs],
             encoder=shop.loaded.digest,
@@ -154,14 +175,15 @@ def _same_as_before(run: RunDir, what: str, now: Any) -> None:
         )
 
 
-def _room(shop: Workshop) -> int:
-    """Bytes that the run may take: weights and optimiser of each decoder in training, weights of each trained one,
-    records at a generous 200 bytes a token."""
+def _room(shop: Workshop, text_bytes: int) -> int:
+    """Bytes that the run may still take: weights and optimiser of each decoder in training, weights of each trained
+    one, training text as tokens (at most as many bytes as the text), records at a generous 200 bytes a token."""
     weights = sum(p.numel() * 4 for p in shop.loaded.adapter.parameters())
-    trained = decoders.jobs(shop.study)
+    trained = [job for job in decoders.jobs(shop.study) if not job.weights(shop.run.checkpoints).exists()]
     measured = sum(len(d.seeds) * len(d.conditions) for d in shop.study.decoders)
     tokens = sum(a.windows * a.length for a in shop.windows.accounts.values())
-    return weights * (len(trained) + (6 if trained else 0)) + 200 * tokens * measured
+    training = weights * (len(trained) + 6) + text_bytes if trained else 0
+    return training + 200 * tokens * measured
 
 
 def _device(a: Accelerator) -> str:
@@ -181,30 +203,41 @@ def train(shop: Workshop, only: str = "") -> None:
     Raises:
         RunError: no decoder of the study is called so.
     """
-    run, study = shop.run, shop.study
+    run, study, main = shop.run, shop.study, shop.accelerator.is_main_process
     todo = decoders.jobs(study)
     if not todo:
         return
-    mine = [job for job in todo if f"{job.decoder.name}/{job.name}".startswith(only)]
-    if not mine:
-        names = ", ".join(f"{job.decoder.name}/{job.name}" for job in todo)
-        raise RunError(f"no decoder is called {only!r}", remedy=f"There are: {names}", file=run.path)
+    mine = _named(only, {f"{job.decoder.name}/{job.name}": job for job in todo}, run)
     with run.stage("train", unfinished=lambda: not all(job.weights(run.checkpoints).exists() for job in todo)):
-        with shop.progress.task("tokenising the training text", 1, "documents") as bar:
+        with (
+            shop.accelerator.main_process_first(),
+            shop.progress.task("tokenising the training text", 1, "documents") as bar,
+        ):
             store = TokenStore.build(
                 study.text.train,
                 _tokenizer(shop),
                 run.path / "cache",
                 lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens"),
             )
+        for length in sorted({length for job in mine for length in job.plan(study.seed).lengths.tolist()}):
+            store.sample(np.random.default_rng(0), length, 1)  # a length that no document has is refused here
         for job in mine:
             if not job.weights(run.checkpoints).exists():
                 _train(shop, store, job)
-        for decoder in study.decoders:
-            if decoder.recipe != "trained":
-                folder = decoders.folder_of(decoder, run.checkpoints)
-                decoders.describe(folder, decoder, decoders.lengths_of(decoder, study), shop.loaded.digest)
-        _gather_curves(run)
+        if main:
+            for decoder in study.decoders:
+                if decoder.recipe != "trained":
+                    folder = decoders.folder_of(decoder, run.checkpoints)
+                    decoders.describe(folder, decoder, decoders.lengths_of(decoder, study), shop.loaded.digest)
+            _gather_curves(run)
+
+
+def _named(only: str, things: dict[str, _T], run: RunDir) -> list[_T]:
+    """The things whose name begins with the whole parts of ``only``: seed-1 is not seed-10."""
+    found = [thing for name, thing in things.items() if f"{name}/".startswith(f"{only.rstrip('/')}/" if only else "")]
+    if not found:
+        raise RunError(f"no decoder is called {only!r}", remedy=f"There are: {', '.join(things)}", file=run.path)
+    return found
 
 
 def _tokenizer(shop: Workshop) -> Any:
@@ -267,22 +300,22 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
         only: measure just the decoders whose name begins so, e.g. ``growing/seed-1``.
     """
     run, study = shop.run, shop.study
-    todo = [
-        (d, seed, condition, length)
+    todo = {
+        f"{d.name}/seed-{seed}/{condition}/L{length}": (d, seed, condition, length)
         for d in study.decoders
         for seed in d.seeds
         for condition in d.conditions
         for length in decoders.lengths_of(d, study)
-    ]
-    files = [run.path / "decoded" / f"{d.name}.seed-{s}.{c}.L{n}.parquet" for d, s, c, n in todo]
-    with run.stage("reconstruct", unfinished=lambda: not all(f.exists() for f in files)):
-        mine = [(job, f) for job, f in zip(todo, files, strict=True) if f"{job[0].name}/seed-{job[1]}".startswith(only)]
-        total = sum(length * len(shop.windows.windows[length]) for (*_, length), _ in mine)
+    }
+    files = {name: run.path / "decoded" / f"{name.replace('/', '.')}.parquet" for name in todo}
+    mine = _named(only, {name: (*todo[name], files[name]) for name in todo}, run)
+    with run.stage("reconstruct", unfinished=lambda: not all(f.exists() for f in files.values())):
+        total = sum(length * len(shop.windows.windows[length]) for *_, length, _ in mine)
         done = 0
         decoder = shop.decoder().to(shop.accelerator.device).eval()
         loaded: Path | None = None
         with shop.progress.task("reconstructing", total, "tokens") as bar:
-            for (d, seed, condition, length), target in mine:
+            for d, seed, condition, length, target in mine:
                 windows = shop.windows.windows[length]
                 label = f"{d.name} seed {seed} {condition} L={length}"
                 if not target.exists():
@@ -394,9 +427,50 @@ def run(study: config.Study, out: str | Path, progress: Progress | None = None, 
     """
     if until not in STAGES:
         raise ConfigError(f"there is no stage {until!r}", remedy=f"There are: {', '.join(STAGES)}")
-    shop = Workshop(RunDir(out, study), progress)
-    prepare(shop)
-    for stage in STAGES[1 : STAGES.index(until) + 1]:
+    last = STAGES.index(until)
+    shop = _begin(study, out, progress, estimates=last >= STAGES.index("estimate"))
+    for stage in STAGES[1 : last + 1]:
         if stage == "report" or not shop.run.is_done(stage):
-            globals()[stage](shop)
+            _perform(shop, stage)
     return shop.run
+
+
+def again(stage: str, folder: str | Path, progress: Progress | None = None, **arguments: Any) -> None:
+    """One stage of an existing run, from the files before it; those that read text or model check them anew.
+
+    Args:
+        arguments: of the stage's function.
+
+    Raises:
+        MnemoscopeError: there is no such run, or what it was made from has changed.
+    """
+    study = RunDir.open(folder).study
+    if stage in ("train", "reconstruct"):
+        shop = _begin(study, folder, progress)
+    else:
+        shop = Workshop(RunDir(folder, study), progress)
+    _perform(shop, stage, **arguments)
+
+
+def _begin(study: config.Study, out: str | Path, progress: Progress | None, estimates: bool = False) -> Workshop:
+    """The run, its input checked by the main process, while any others wait.
+
+    Args:
+        estimates: whether ``estimate.by`` has to be right by now.
+    """
+    launched = accelerator(study.compute)
+    if launched.is_main_process:
+        shop = Workshop(RunDir(out, study), progress)
+        if estimates:
+            from mnemoscope.stats.estimate import require_groups
+
+            require_groups(shop.run.path, study.estimate.by)
+        prepare(shop)
+    launched.wait_for_everyone()
+    return shop if launched.is_main_process else Workshop(RunDir(out, study, writes=False))
+
+
+def _perform(shop: Workshop, stage: str, **arguments: Any) -> None:
+    """Training is for all processes; whatever else there is, the main one does, and nobody waits for it."""
+    if stage == "train" or shop.accelerator.is_main_process:
+        globals()[stage](shop, **arguments)

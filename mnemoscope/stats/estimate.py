@@ -180,13 +180,20 @@ def _with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: i
         first = (number * length + bins - 1) // bins  # the least position whose bin is ``number``
         last = ((number + 1) * length + bins - 1) // bins - 1
         return table.with_columns(group=pl.format("{}-{}", first, last))
-    if by in _annotations(run_folder):
-        return _with_label(table, run_folder / "annotations" / f"{by}.parquet")
-    raise RunError(
-        f"estimate.by names {by!r}, which is neither a column nor an annotation of this run",
-        remedy=f"There are: {', '.join([*COLUMNS, 'position', *_annotations(run_folder)])}",
-        file=run_folder,
-    )
+    require_groups(run_folder, [by])
+    return _with_label(table, run_folder / "annotations" / f"{by}.parquet")
+
+
+def require_groups(run_folder: Path, by: Iterable[str]) -> None:
+    """Raises RunError unless each of ``by`` is a column, ``position``, or an annotation of the run."""
+    known = [*COLUMNS, "position", *_annotations(run_folder)]
+    for name in by:
+        if name not in known:
+            raise RunError(
+                f"estimate.by names {name!r}, which is neither a column nor an annotation of this run",
+                remedy=f"There are: {', '.join(known)}",
+                file=run_folder,
+            )
 
 
 def _with_label(table: pl.LazyFrame, annotation: Path) -> pl.LazyFrame:
