@@ -19,13 +19,11 @@ LAYERS = (
 )
 ROOT = Path(mnemoscope.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-#: work that makes the data of zoo/, run by hand and not part of what is imported
-WORKSHOP = ROOT / "zoo"
 
 
 def layer(module: str) -> str:
     """``mnemoscope.train.loop`` -> ``train``; ``mnemoscope`` itself -> empty."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:
@@ -61,8 +59,6 @@ def test_the_order_names_every_module_and_no_other() -> None:
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_imports_flow_down(file: Path) -> None:
     parts = file.relative_to(ROOT).with_suffix("").parts
-    if WORKSHOP in file.parents and file.name != "__init__.py":
-        return
     own = LAYERS.index(parts[0]) if parts[0] != "__init__" else -1
     for line, name in imports(file):
         target = layer(name)
