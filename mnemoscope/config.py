@@ -14,17 +14,35 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mnemoscope.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+#: tables hold it as int32
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _rising(lengths: list[int]) -> list[int]:
+    if sorted(set(lengths)) != lengths:
+        raise ValueError("lengths must rise and not repeat")
+    return lengths
+
+
+def _distinct(names: list[Any]) -> list[Any]:
+    if len(set(names)) != len(names):
+        raise ValueError("one of them is given twice")
+    return names
+
+
+Lengths = Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_rising)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Corpus(Section):
@@ -78,17 +96,11 @@ class Text(Section):
 
 
 class Windows(Section):
-    lengths: list[PositiveInt] = Field(min_length=1)
+    lengths: Lengths
     tokens_per_length: PositiveInt | None = Field(
         None, description="measure at most this many tokens a length, drawn evenly over documents; none = all windows"
     )
     prefix: Literal["none", "bos"] = "none"
-
-    @model_validator(mode="after")
-    def _sorted(self) -> Windows:
-        if sorted(set(self.lengths)) != self.lengths:
-            raise ValueError("lengths must rise and not repeat")
-        return self
 
 
 class Optimiser(Section):
@@ -99,7 +111,7 @@ class Optimiser(Section):
     schedule: Literal["constant", "cosine"] = "cosine"
     final: Fraction = Field(0.1, description="learning rate at the end of the cosine, as a share of the peak")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     clip: PositiveFloat = Field(1.0, description="largest norm of the gradient")
 
     @model_validator(mode="before")
@@ -115,9 +127,9 @@ class Decoder(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     recipe: Literal["growing", "fixed", "trained"]
-    seeds: list[int] = Field(min_length=1)
-    conditions: list[str] = Field(min_length=1)
-    lengths: list[PositiveInt] | None = Field(None, description="of the study's lengths; all if left out")
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+    conditions: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
+    lengths: Lengths | None = Field(None, description="of the study's lengths; all if left out")
     weights: str | None = Field(None, description="recipe trained: embedded name, or a folder of trained decoders")
     tokens: PositiveInt | None = Field(None, description="window tokens of training in all, over all lengths")
     batch_tokens: PositiveInt | None = Field(None, description="window tokens in a step")
@@ -136,15 +148,11 @@ class Decoder(Section):
             raise ValueError(f"recipe {self.recipe!r} starts from the encoder's weights: leave out weights")
         elif None in (self.tokens, self.batch_tokens, self.optimiser):
             raise ValueError(f"recipe {self.recipe!r} needs tokens, batch_tokens and optimiser")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds repeat")
-        if len(set(self.conditions)) != len(self.conditions):
-            raise ValueError("conditions repeat")
         return self
 
 
 class Estimates(Section):
-    by: list[str] = Field(default_factory=lambda: ["domain", "position"])
+    by: Annotated[list[str], AfterValidator(_distinct)] = Field(default_factory=lambda: ["domain", "position"])
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     resamples: PositiveInt = 2000
     position_bins: PositiveInt = 16
@@ -155,7 +163,7 @@ class Pretrain(Section):
 
     architecture: str
     shape: dict[str, int | float | bool | str] = Field(description="fields of the architecture's configuration")
-    vocabulary: PositiveInt = Field(description="size of the byte-level BPE, special tokens included")
+    vocabulary: Annotated[int, Field(gt=256)] = Field(description="size of the byte-level BPE, special tokens included")
     tokenizer_bytes: PositiveInt = Field(description="bytes of training text that the tokenizer learns from")
     context: PositiveInt
     tokens: PositiveInt
@@ -169,7 +177,7 @@ class Study(Section):
     """Everything that decides a run's numbers."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    seed: int
+    seed: Seed
     model: Model | None = None
     compute: Compute = Field(default_factory=Compute)
     text: Text

@@ -5,10 +5,8 @@ prepare -> train -> reconstruct -> score -> estimate -> report
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mnemoscope import config, plugins, schema
@@ -33,6 +31,7 @@ from mnemoscope.text.tokens import TokenStore
 from mnemoscope.text.windows import WindowSet, cut
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.loop import fit
+from mnemoscope.train.processes import accelerator, by_main
 from mnemoscope.types import Window
 
 _T = TypeVar("_T")
@@ -93,30 +92,6 @@ class Workshop:
         return encode(self.loaded.adapter, ids, bos=bos)
 
 
-def accelerator(compute: config.Compute) -> Accelerator:
-    """Accelerate on the study's device, on every process of a launcher.
-
-    Raises:
-        ConfigError: the device is not there, or the processes cannot work together on it.
-    """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "auto": True}
-    if not there[compute.device]:
-        raise ConfigError(f"there is no device {compute.device!r} here", remedy="Use compute.device = 'auto'")
-    made = Accelerator(
-        cpu=compute.device == "cpu" or (compute.device == "auto" and not torch.accelerator.is_available()),
-        mixed_precision=compute.mixed_precision,
-        # the others wait while the first reads and checks whole corpora
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
-    )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if made.num_processes != launched:
-        raise ConfigError(
-            f"{launched} processes were launched, and device {compute.device!r} is for one",
-            remedy="Launch one, or use compute.device = 'cuda' or 'cpu'",
-        )
-    return made
-
-
 # ---- prepare --------------------------------------------------------------------------------------------------------
 
 
@@ -132,8 +107,8 @@ def prepare(shop: Workshop) -> None:
             inputs = corpora.check(
                 [*study.text.train, *study.text.measure], lambda done, total: bar.at(done / max(1, total))
             )
-        _same_as_before(run, "inputs", [{k: v for k, v in asdict(i).items() if k != "name"} for i in inputs])
-        _same_as_before(run, "encoder", shop.loaded.digest)
+        same_as_before(run, "inputs", [asdict(i) for i in inputs])
+        same_as_before(run, "encoder", shop.loaded.digest)
         found = continuity.require(shop.loaded.adapter, shop.model_name)
         for decoder in study.decoders:
             decoders.check(decoder, run.checkpoints, shop.loaded.digest, study)
@@ -163,11 +138,15 @@ def prepare(shop: Workshop) -> None:
         )
 
 
-def _same_as_before(run: RunDir, what: str, now: Any) -> None:
+def same_as_before(run: RunDir, what: str, now: Any) -> None:
+    """Raises RunError if the manifest says otherwise.  Where files lie, their ``name``, does not matter."""
+
+    def content(value: Any) -> Any:
+        is_list = isinstance(value, list)
+        return [{k: v for k, v in item.items() if k != "name"} for item in value] if is_list else value
+
     before = run.manifest.get(what)
-    if isinstance(before, list):
-        before = [{k: v for k, v in item.items() if k != "name"} for item in before]
-    if before is not None and before != now:
+    if before is not None and content(before) != content(now):
         raise RunError(
             f"the {what} of this run changed since it was begun",
             remedy="Restore them, or give another --out: a run's numbers come from one set of files",
@@ -230,6 +209,8 @@ def train(shop: Workshop, only: str = "") -> None:
                     folder = decoders.folder_of(decoder, run.checkpoints)
                     decoders.describe(folder, decoder, decoders.lengths_of(decoder, study), shop.loaded.digest)
             _gather_curves(run)
+    if main and run.is_done("train"):
+        checkpoint.discard(run.checkpoints / "training")
 
 
 def _named(only: str, things: dict[str, _T], run: RunDir) -> list[_T]:
@@ -458,16 +439,17 @@ def _begin(study: config.Study, out: str | Path, progress: Progress | None, esti
     Args:
         estimates: whether ``estimate.by`` has to be right by now.
     """
-    launched = accelerator(study.compute)
-    if launched.is_main_process:
+
+    def check() -> Workshop:
         shop = Workshop(RunDir(out, study), progress)
+        prepare(shop)
         if estimates:
             from mnemoscope.stats.estimate import require_groups
 
             require_groups(shop.run.path, study.estimate.by)
-        prepare(shop)
-    launched.wait_for_everyone()
-    return shop if launched.is_main_process else Workshop(RunDir(out, study, writes=False))
+        return shop
+
+    return by_main(accelerator(study.compute), check) or Workshop(RunDir(out, study, writes=False))
 
 
 def _perform(shop: Workshop, stage: str, **arguments: Any) -> None:

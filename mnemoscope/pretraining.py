@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -14,15 +17,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from mnemoscope import config, schema
-from mnemoscope.errors import ConfigError
-from mnemoscope.pipeline import accelerator
+from mnemoscope.errors import ConfigError, TextError
+from mnemoscope.pipeline import same_as_before
 from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import RunDir, command, write_atomically
 from mnemoscope.text import corpora
 from mnemoscope.text.tokens import TokenStore
+from mnemoscope.train import checkpoint
 from mnemoscope.train.language_model import LanguageModel, Packed, held_out_nats, new_model
 from mnemoscope.train.loop import fit
 from mnemoscope.train.plan import Plan, fixed
+from mnemoscope.train.processes import accelerator, by_main
 from mnemoscope.train.tokenizer import sample, train_tokenizer
 
 
@@ -33,34 +38,30 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
         the model's folder, ``out``/model, in Hugging Face's layout.
 
     Raises:
-        ConfigError: the study has no [pretrain], no text to train on or none to test on.
+        MnemoscopeError: whatever is wrong with the study or its text, before the training starts.
     """
     p, talk = study.pretrain, progress or Silent()
     if p is None or not study.text.train or not study.text.measure:
         raise ConfigError(
             "this study cannot pretrain", remedy="It needs [pretrain], [[text.train]] and held-out [[text.measure]]"
         )
-    run = RunDir(out, study)
-    target = run.path / "model"
     acc = accelerator(study.compute)
+    by_main(acc, lambda: _prepare(RunDir(out, study), p, talk))
+    run = RunDir(out, study, writes=acc.is_main_process)
+    target = run.path / "model"
+    if run.is_done("pretrain"):
+        return target
+    if not acc.is_main_process:
+        talk = Silent()
     with run.stage("pretrain"):
-        with talk.task("checking text", 1, "") as bar:
-            inputs = corpora.check([*study.text.train, *study.text.measure], lambda n, total: bar.at(n / max(1, total)))
-        tokenizer_folder = run.path / "tokenizer"
-        if not (tokenizer_folder / "tokenizer.json").exists():
-            texts = sample(corpora.read(study.text.train), p.tokenizer_bytes)
-            train_tokenizer(texts, p.vocabulary, tokenizer_folder, talk.say)
-        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(tokenizer_folder))
+        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(run.path / "tokenizer"))
         adapter = new_model(p.architecture, p.shape, len(tokenizer), tokenizer.eos_token_id, study.seed)
         adapter.scan = study.compute.scan
         parameters = sum(x.numel() for x in adapter.parameters())
         talk.say(
             f"{parameters:,} parameters, a memory of {adapter.spec().numbers:,} numbers, {len(tokenizer):,} tokens"
         )
-        with talk.task("tokenising", 1, "documents") as bar:
-            show = lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens")  # noqa: E731
-            train_store = TokenStore.build(study.text.train, tokenizer, run.path / "cache", show)
-            test_store = TokenStore.build(study.text.measure, tokenizer, run.path / "cache", show)
+        train_store, test_store = _stores(run, tokenizer, talk)
         packed = Packed(train_store, tokenizer.eos_token_id)
         model = LanguageModel(adapter)
         plan = Plan(
@@ -102,7 +103,49 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
                 "device": torch.cuda.get_device_name() if acc.device.type == "cuda" else str(acc.device),
             }
             write_atomically(run.path / "pretrained.json", json.dumps(facts, indent=1))
-            run.note(inputs=[asdict(i) for i in inputs], command=command(), pretrained=facts)
+            run.note(command=command(), pretrained=facts)
             talk.say(f"held-out loss {nats:.4f} nats/token over {count:,} tokens; the model is in {target}")
         acc.wait_for_everyone()
+    if acc.is_main_process:
+        checkpoint.discard(run.checkpoints / "training")
     return target
+
+
+def _prepare(run: RunDir, p: config.Pretrain, talk: Progress) -> None:
+    """Everything that can go wrong with the input goes wrong here; the tokenizer and the token stores are made."""
+    study = run.study
+    with run.stage("prepare"):
+        with torch.device("meta"):
+            weights = 4 * sum(x.numel() for x in new_model(p.architecture, p.shape, p.vocabulary, 0, 0).parameters())
+        with talk.task("checking text", 1, "") as bar:
+            inputs = corpora.check([*study.text.train, *study.text.measure], lambda n, total: bar.at(n / max(1, total)))
+        now = [asdict(i) for i in inputs]
+        same_as_before(run, "inputs", now)
+        run.require_room(8 * weights + sum(i.text_bytes for i in inputs))
+        run.note(inputs=now)
+        folder = run.path / "tokenizer"
+        if not folder.exists():
+            unfinished = folder.with_name("tokenizer.new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            texts = sample(corpora.read(study.text.train), p.tokenizer_bytes)
+            train_tokenizer(texts, p.vocabulary, unfinished, talk.say)
+            os.replace(unfinished, folder)
+        train_store, test_store = _stores(run, PreTrainedTokenizerFast.from_pretrained(str(folder)), talk)
+        for what, tokens in (
+            ("text.train as a whole", len(train_store.tokens) - 1),
+            (f"the longest document of text.measure, {test_store.longest!r},", int(np.diff(test_store.starts).max())),
+        ):
+            if tokens < p.context:
+                raise TextError(
+                    f"a context of {p.context} tokens does not fit into {what} which has {tokens}",
+                    remedy="Give more text, or a shorter context",
+                )
+
+
+def _stores(run: RunDir, tokenizer: Any, talk: Progress) -> tuple[TokenStore, TokenStore]:
+    """Training and held-out tokens."""
+    with talk.task("tokenising", 1, "documents") as bar:
+        show = lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens")  # noqa: E731
+        cache = run.path / "cache"
+        train_store = TokenStore.build(run.study.text.train, tokenizer, cache, show)
+        return train_store, TokenStore.build(run.study.text.measure, tokenizer, cache, show)
