@@ -70,7 +70,7 @@ class RunDir:
                 file=self.path,
             )
         # a study that was refused before anything was made of it may be mended
-        if begun - {"study.toml"}:
+        if begun - {"study.toml", "annotations"}:
             self._refuse_another(manifest)
         if writes:
             with disk_errors(self.path):
