@@ -73,6 +73,29 @@ def values(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
+def pretraining(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A study of 25 steps of pretraining over ``folder``/train.jsonl and measure.jsonl, a checkpoint every 10."""
+    return {
+        "name": "small",
+        "seed": 3,
+        "compute": {"device": "cpu", "scan": "reference"},
+        "text": {"train": [{"path": "train.jsonl"}], "measure": [{"path": "measure.jsonl"}]},
+        "pretrain": {
+            "architecture": "mamba",
+            "shape": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
+            "vocabulary": 270,
+            "tokenizer_bytes": 2000,
+            "context": 16,
+            "tokens": 1600,
+            "batch_tokens": 64,
+            "optimiser": OPTIMISER,
+            "checkpoint_every": 10,
+            "held_out_tokens": 400,
+            **changes,
+        },
+    }
+
+
 def write(values: dict[str, Any], file: Path) -> Path:
     """The study file that says ``values``, unchecked where :func:`config.load` would refuse it."""
     file.write_text(config.dump(config.Study.model_validate(values)), encoding="utf-8")
