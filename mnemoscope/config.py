@@ -59,6 +59,7 @@ class Corpus(Section):
     source: str | None = Field(None, description="field that holds the source; else the file's name is it")
     dialect: str | None = Field(None, description="field that holds the dialect")
     dialect_name: str | None = Field(None, description="one dialect for the whole corpus, instead of a field")
+    where: dict[str, str] = Field(default_factory=dict, description="only records whose fields have these values")
     weight: PositiveFloat = Field(1.0, description="how often training draws from it, relative to its tokens")
 
     @model_validator(mode="after")
@@ -86,7 +87,7 @@ class Model(Section):
 class Compute(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     mixed_precision: Literal["no", "bf16"] = "no"
-    scan: Literal["auto", "reference", "triton"] = "auto"
+    scan: Literal["auto", "reference", "numba", "triton"] = "auto"
     batch_tokens: PositiveInt = Field(default=8192, description="tokens in a measuring batch; no number depends on it")
 
 
@@ -151,6 +152,14 @@ class Decoder(Section):
         return self
 
 
+class Annotation(Section):
+    """Labels for the measured text; estimates can be made by them (estimate.by)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    kind: str = Field(description="a file in annotate/")
+    argument: str = Field(description="what the annotation is made with: a field's name, a file's path, ...")
+
+
 class Estimates(Section):
     by: Annotated[list[str], AfterValidator(_distinct)] = Field(default_factory=lambda: ["domain", "position"])
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
@@ -183,6 +192,7 @@ class Study(Section):
     text: Text
     windows: Windows | None = None
     decoders: list[Decoder] = Field(default_factory=list)
+    annotations: list[Annotation] = Field(default_factory=list)
     estimate: Estimates = Field(default_factory=Estimates)
     pretrain: Pretrain | None = None
 

@@ -22,9 +22,12 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor) -
     Returns:
         y [B, L, D] in x's dtype, and the last K-1 inputs [B, D, K-1] in start's dtype.
     """
-    width = weight.shape[1]
-    past = torch.cat([start.to(x.dtype), x.transpose(1, 2)], dim=-1)
-    y = F.silu(
-        F.conv1d(past, weight.to(x.dtype).unsqueeze(1), None if bias is None else bias.to(x.dtype), groups=x.shape[2])
-    )
-    return y.transpose(1, 2), past[..., past.shape[-1] - (width - 1) :].to(start.dtype)
+    width, length = weight.shape[1], x.shape[1]
+    past = torch.cat([start.to(x.dtype).transpose(1, 2), x], dim=1)
+    w = weight.to(x.dtype)
+    y = past[:, :length] * w[:, 0]
+    for k in range(1, width):
+        y = torch.addcmul(y, past[:, k : k + length], w[:, k])
+    if bias is not None:
+        y = y + bias.to(x.dtype)
+    return F.silu(y), past[:, past.shape[1] - (width - 1) :].transpose(1, 2).to(start.dtype)

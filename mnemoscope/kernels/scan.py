@@ -13,14 +13,14 @@ from mnemoscope.kernels import scan_ref
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "reference", "triton")
+BACKENDS = ("auto", "reference", "numba", "triton")
 
 
 @cache
 def choose(backend: str, device_type: str, exact: torch.dtype) -> str:
     """The backend used for a request; logged once for each.
 
-    ``auto`` takes Triton for float32 states on a CUDA device, else the reference.
+    ``auto`` takes Triton for float32 states on a CUDA device, Numba for those on a CPU, else the reference.
 
     Raises:
         ValueError: an unknown backend.
@@ -29,10 +29,11 @@ def choose(backend: str, device_type: str, exact: torch.dtype) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend {backend!r}; there are: {', '.join(BACKENDS)}")
     have_triton = importlib.util.find_spec("triton") is not None
-    if backend == "auto":
-        chosen = "triton" if device_type == "cuda" and exact == torch.float32 and have_triton else "reference"
-    elif backend == "triton" and not have_triton:
+    if backend == "triton" and not have_triton:
         raise RuntimeError("the triton backend needs the package triton: pip install triton")
+    if backend == "auto":
+        fitting = {"cuda": "triton" if have_triton else "reference", "cpu": "numba"}
+        chosen = fitting.get(device_type, "reference") if exact == torch.float32 else "reference"
     else:
         chosen = backend
     log.info("selective scan on %s (%s): %s", device_type, exact, chosen)
@@ -53,8 +54,13 @@ def selective_scan(
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mnemoscope.kernels.scan_ref.selective_scan`, whose arguments and results these are."""
-    if choose(backend, u.device.type, start.dtype) == "triton":
+    chosen = choose(backend, u.device.type, start.dtype)
+    if chosen == "triton":
         from mnemoscope.kernels import scan_triton
 
         return scan_triton.selective_scan(u, dt, A, B, C, D, z, dt_bias, start)
+    if chosen == "numba":
+        from mnemoscope.kernels import scan_numba
+
+        return scan_numba.selective_scan(u, dt, A, B, C, D, z, dt_bias, start)
     return scan_ref.selective_scan(u, dt, A, B, C, D, z, dt_bias, start)
