@@ -124,6 +124,7 @@ def prepare(shop: Workshop) -> None:
                     f"{a['shorter']} of {a['documents']} documents are shorter than {a['length']} tokens and give no "
                     f"window of that length"
                 )
+        _annotate(shop)
         run.require_room(_room(shop, sum(i.text_bytes for i in inputs)))
         run.note(
             inputs=[asdict(i) for i in inputs],
@@ -152,6 +153,16 @@ def same_as_before(run: RunDir, what: str, now: Any) -> None:
             remedy="Restore them, or give another --out: a run's numbers come from one set of files",
             file=run.path / "manifest.json",
         )
+
+
+def _annotate(shop: Workshop) -> None:
+    """Writes annotations/<name>.parquet: the spans of the measured documents, by each annotation of the study."""
+    from mnemoscope import annotate
+
+    for wanted in shop.study.annotations:
+        annotator = plugins.load("annotation", wanted.kind)(wanted.argument)
+        documents = corpora.read_with_record(shop.study.text.measure, [wanted.argument])
+        annotate.write(annotate.collect(annotator, documents), shop.run.path, wanted.name)
 
 
 def _room(shop: Workshop, text_bytes: int) -> int:

@@ -78,7 +78,7 @@ def test_readme_quotes_the_computed_table() -> None:
 
 @each_record
 def test_record_shape(record: dict[str, Any]) -> None:
-    assert list(record) == ["doc_id", "text", "domain", "source", "spans"]
+    assert list(record) == ["doc_id", "text", "domain", "source", "split", "spans"]
     assert record["source"] == "mnemoscope-sampler"
     assert len(record["text"]) >= 1_500
     assert not re.search("[⟦⟧]", record["text"])

@@ -47,6 +47,7 @@ class _Origin:
     corpus: Corpus
     name: str
     path: Path | None
+    extra: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -67,6 +68,18 @@ def read_with_corpus(corpora: Sequence[Corpus]) -> Iterator[tuple[Corpus, Docume
     for origin, documents in _origins(corpora):
         for document in documents:
             yield origin.corpus, document
+
+
+def read_with_record(corpora: Sequence[Corpus], fields: Sequence[str]) -> Iterator[tuple[Document, dict[str, Any]]]:
+    """As :func:`read`, each document with its record.
+
+    Args:
+        fields: what is wanted of a record besides what the corpus names; of Parquet only these columns are read.
+    """
+    for corpus in corpora:
+        for origin in _files(corpus, tuple(fields)):
+            for line, record in _chosen(origin):
+                yield _document(origin, line, record), record
 
 
 def check(corpora: Sequence[Corpus], progress: Callable[[int, int], None] | None = None) -> list[Input]:
@@ -125,18 +138,20 @@ def _origins(corpora: Sequence[Corpus]) -> Iterator[tuple[_Origin, Iterator[Docu
     """Every file of every corpus with its documents; ids are unique over all of them."""
     seen: dict[str, str] = {}
     for corpus in corpora:
-        if corpus.path is not None:
-            origins = [_Origin(corpus, name, path) for path, name in files.find(corpus.path)]
-        else:
-            parts = (corpus.dataset, corpus.dataset_config, corpus.split)
-            origins = [_Origin(corpus, "/".join(p for p in parts if p), None)]
-        for origin in origins:
+        for origin in _files(corpus):
             yield origin, _unique(origin, seen)
+
+
+def _files(corpus: Corpus, extra: tuple[str, ...] = ()) -> list[_Origin]:
+    if corpus.path is not None:
+        return [_Origin(corpus, name, path, extra) for path, name in files.find(corpus.path)]
+    parts = (corpus.dataset, corpus.dataset_config, corpus.split)
+    return [_Origin(corpus, "/".join(p for p in parts if p), None, extra)]
 
 
 def _unique(origin: _Origin, seen: dict[str, str]) -> Iterator[Document]:
     line = 0
-    for line, record in _records(origin):
+    for line, record in _chosen(origin):
         document = _document(origin, line, record)
         if document.doc_id in seen:
             raise TextError(
@@ -148,7 +163,19 @@ def _unique(origin: _Origin, seen: dict[str, str]) -> Iterator[Document]:
         seen[document.doc_id] = document.where
         yield document
     if line == 0:
-        raise TextError("no record in it", remedy="Put text into it or leave it out", file=origin.where)
+        problem = f"no record with {origin.corpus.where} in it" if origin.corpus.where else "no record in it"
+        raise TextError(problem, remedy="Put text into it or leave it out", file=origin.where)
+
+
+def _chosen(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records that the corpus's ``where`` admits."""
+    where = origin.corpus.where
+    for line, record in _records(origin):
+        for field in where:
+            if field not in record:
+                raise _no_field(origin, line, "where", field, record)
+        if all(str(record[field]) == value for field, value in where.items()):
+            yield line, record
 
 
 def _records(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -203,10 +230,11 @@ def _parquet(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with pq.ParquetFile(origin.path) as file:
             columns = file.schema_arrow.names
+            wanted = {*fields.values(), *origin.corpus.where, *origin.extra}
             for option, field in fields.items():
                 if field not in columns:
                     raise _no_field(origin, None, option, field, columns)
-            for batch in file.iter_batches(batch_size=_ROWS, columns=sorted(set(fields.values()))):
+            for batch in file.iter_batches(batch_size=_ROWS, columns=[c for c in columns if c in wanted]):
                 for record in batch.to_pylist():
                     row += 1
                     yield row, record

@@ -49,6 +49,7 @@ class Record(TypedDict):
     text: str
     domain: str
     source: str
+    split: str
     spans: list[Span]
 
 
@@ -118,6 +119,8 @@ def parse_source(content: str, domain: str) -> list[Record]:
                 "text": text,
                 "domain": domain,
                 "source": SOURCE_NAME,
+                # the demo trains a decoder on the first document of each kind, and measures on the others
+                "split": "measure" if records else "train",
                 "spans": spans,
             }
         )
