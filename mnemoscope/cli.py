@@ -31,25 +31,31 @@ from mnemoscope.errors import MnemoscopeError
 err = Console(stderr=True)
 out = Console()
 
+HELP = """
+Shows what a recurrent language model's fixed-size memory keeps, and what it forgets.
+
+A frozen model reads a window of text into its memory; a decoder, started from that memory alone, writes the window \
+back. [bold]mnemoscope demo[/bold] shows it in minutes on a laptop.
+
+Typical use:
+
+- mnemoscope inspect state-spaces/mamba-130m-hf: can this model be measured?
+
+- mnemoscope run STUDY.toml --out runs/mine: all stages, resumable
+
+- mnemoscope report runs/mine: the page again, from the files
+
+Exit codes: 0 done; 2 something in the input is wrong (the message says what, where and what to do); 3 the model \
+does not carry its memory; 130 interrupted (the same command goes on).
+"""
+
 app = typer.Typer(
     name="mnemoscope",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="""Shows what a recurrent language model's fixed-size memory keeps, and what it forgets.
-
-A frozen model reads a window of text into its memory; a decoder, started from that memory alone, writes the window back. [bold]mnemoscope demo[/bold] shows it in minutes on a laptop.
-
-Typical use:
-
-  mnemoscope inspect state-spaces/mamba-130m-hf     can this model be measured?
-
-  mnemoscope run STUDY.toml --out runs/mine         all stages, resumable
-
-  mnemoscope report runs/mine                       the page again, from the files
-
-Exit codes: 0 done; 2 something in the input is wrong (the message says what, where and what to do); 3 the model does not carry its memory; 130 interrupted (the same command goes on).""",
+    help=HELP,
 )
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="the study file", show_default=False)]

@@ -2,8 +2,8 @@
 
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t        y_t = (C_t . h_t + D u_t) silu(z_t)
 
-Mamba (Gu & Dao 2023), equations 2-4 with the discretisation of section 3.2 (zero-order hold for A, Euler for B); with A, D
-and dt constant over the channels of a head it is Mamba-2 (Dao & Gu 2024, section 7).
+Mamba (Gu & Dao 2023), equations 2-4 with the discretisation of section 3.2 (zero-order hold for A, Euler for B); with
+A, D and dt constant over the channels of a head it is Mamba-2 (Dao & Gu 2024, section 7).
 
 Symbols: B windows, L tokens, D channels, N numbers of state per channel, G groups of channels sharing B_t and C_t.
 """

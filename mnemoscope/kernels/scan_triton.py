@@ -2,9 +2,9 @@
 
 Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`.  A program owns BD channels of one window and walks
 through its tokens; the forward pass keeps the state at the start of every CHUNK tokens, the backward pass computes a
-chunk's states again into a scratch buffer and walks them in reverse.  Sums over channels (gradients of B and C) and over
-windows (of A, D, dt_bias) are written as partial sums and added afterwards, so that results do not depend on the order
-in which programs finish.
+chunk's states again into a scratch buffer and walks them in reverse.  Sums over channels (gradients of B and C) and
+over windows (of A, D, dt_bias) are written as partial sums and added afterwards, so that results do not depend on the
+order in which programs finish.
 
 Prefixes: p_ pointer, b_ block in registers, o_ offset, m_ mask, i_ program or loop index.
 """
@@ -46,7 +46,7 @@ def scan_fwd_kernel(
     b_h = tl.load(p_start + i_b * D * N + o_dn, mask=m_dn, other=0.0).to(tl.float32)
     chunks = (L + CHUNK - 1) // CHUNK
     for t in range(0, L):
-        if SAVE:
+        if SAVE:  # noqa: SIM102  decided when the kernel is compiled, unlike the next
             if t % CHUNK == 0:
                 tl.store(p_saved + (i_b * chunks + t // CHUNK) * D * N + o_dn, b_h, mask=m_dn)
         row = (i_b * L + t) * D
