@@ -283,9 +283,10 @@ def main() -> None:
         # messages hold paths and TOML headers, whose brackets are no markup
         err.print(Text.assemble(("error", "bold red"), f" {error}"), soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # typer's, of Ctrl-C
+            err.print("interrupted; the same command goes on from here")
+        raise
 
 
 if __name__ == "__main__":

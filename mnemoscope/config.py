@@ -288,11 +288,12 @@ def _check_conditions(study: Study, path: Path, content: str) -> None:
 
 
 def _explain(error: ValidationError, path: Path, content: str) -> ConfigError:
-    first = error.errors()[0]
+    # a required key that is misspelt is missing and unknown: the second says more
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     place = [str(p) for p in first["loc"]]
     where = ".".join(place) or "the study"
     line = _line_of(content, place)
-    more = f" ({error.error_count() - 1} more after it)" if error.error_count() > 1 else ""
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"][:-1])
         near = get_close_matches(place[-1], known, n=1)

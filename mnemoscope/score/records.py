@@ -28,7 +28,7 @@ TOKENS_PER_PART = 1 << 18
 _ROWS_READ = 256
 _KEY = [c.name for c in schema.DECODED[: [c.name for c in schema.DECODED].index("reference_ids")]]
 _PER_TOKEN = ("reference_ids", "char_start", "char_end", "predicted_ids", "token_nats")
-_REMEDY = "Run the decoding stage again"
+_REMEDY = "Run the stage reconstruct again"
 
 Spell = Callable[[int], str]
 

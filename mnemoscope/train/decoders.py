@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 
 from mnemoscope import config, plugins
@@ -118,17 +117,29 @@ def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: confi
     if decoder.recipe != "trained":
         return
     folder = folder_of(decoder, checkpoints)
-    about: dict[str, Any] = json.loads((folder / "decoder.json").read_text())
-    if about["encoder"] != encoder:
+    about = folder / "decoder.json"
+    try:
+        trained_for = json.loads(about.read_text(encoding="utf-8"))["encoder"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"damaged ({error})", remedy="Train these decoders anew", file=about) from None
+    if trained_for != encoder:
         raise ModelError(
             "these decoders were trained for another encoder",
             remedy="Name the encoder that they were trained for, or train new ones",
-            file=folder / "decoder.json",
+            file=about,
         )
     for seed in decoder.seeds:
         for condition in decoder.conditions:
             for length in lengths_of(decoder, study):
-                find(folder, seed, plugins.load("condition", condition).trained_as, length)
+                _require_whole(find(folder, seed, plugins.load("condition", condition).trained_as, length))
+
+
+def _require_whole(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ModelError(f"not weights that we read ({error})", remedy="Fetch or train them again", file=file) from None
 
 
 def find(folder: Path, seed: int, condition: str, length: int) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,8 +56,8 @@ def new_model(architecture: str, shape: dict[str, Any], vocabulary: int, end_of_
             eos_token_id=end_of_text,
             pad_token_id=end_of_text,
         )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"pretrain.shape: {error}", remedy="Mend that value") from None
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ConfigError(f"pretrain.shape: {' '.join(str(error).split())}", remedy="Mend that value") from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(transformers, adapter_class.model_class)(config)
