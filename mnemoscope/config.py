@@ -353,16 +353,20 @@ def dump(study: Study) -> str:
 
     def scalar(value: Any) -> str:
         if isinstance(value, dict):
-            return "{ " + ", ".join(f"{k} = {scalar(v)}" for k, v in value.items() if v is not None) + " }"
+            return "{ " + ", ".join(f"{bare(k)} = {scalar(v)}" for k, v in value.items() if v is not None) + " }"
         if isinstance(value, list | tuple):
             return "[" + ", ".join(scalar(v) for v in value) + "]"
-        return json.dumps(value, ensure_ascii=False)
+        # what JSON writes is TOML too, but for the character DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+    def bare(key: str) -> str:
+        return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else scalar(key)
 
     def table(values: dict[str, Any], name: str) -> None:
         for key, value in values.items():
             if value is None or isinstance(value, dict) or _is_tables(value):
                 continue
-            out.append(f"{key} = {scalar(value)}")
+            out.append(f"{bare(key)} = {scalar(value)}")
         for key, value in values.items():
             full = f"{name}.{key}" if name else key
             if isinstance(value, dict):

@@ -1,0 +1,349 @@
+"""Study files: what is written comes back, what decides the numbers decides the digest, what is wrong has a line."""
+
+from __future__ import annotations
+
+import tomllib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+import mnemoscope
+from mnemoscope import config
+from mnemoscope.errors import ConfigError
+
+ROOT = Path(mnemoscope.__file__).parent.parent
+STUDIES = sorted([*ROOT.glob("studies/*.toml"), *ROOT.glob("mnemoscope/zoo/studies/*.toml")])
+
+OPTIMISER = """learning_rate = 1e-3, warmup = 0.1, schedule = "constant", final = 0.5, weight_decay = 0.1, \
+betas = [0.8, 0.9], clip = 2.0"""
+
+#: every key of every section is in it somewhere
+FULL = f"""# a comment
+name = "full"
+seed = 11
+
+[model]
+name = "owner/model"
+revision = "main"
+tokenizer = "owner/tokenizer"
+dtype = "bfloat16"
+
+[compute]
+device = "cpu"
+mixed_precision = "bf16"
+scan = "reference"
+batch_tokens = 4096
+
+[[text.train]]
+path = "a/train.jsonl"
+text = "body"
+doc_id = "id"
+domain = "domain"
+source = "source"
+dialect = "dialect"
+weight = 2.5
+where = {{ language = "en", "kind of text" = "news" }}
+
+[[text.train]]
+dataset = "owner/texts"
+dataset_config = "en"
+split = "train"
+domain_name = "news"
+dialect_name = "en-GB"
+
+[[text.measure]]
+path = "a/measure.jsonl"
+
+[windows]
+lengths = [4, 16]
+tokens_per_length = 1000
+prefix = "bos"
+
+[[decoders]]
+name = "one"
+recipe = "growing"
+seeds = [0, 1]
+conditions = ["memory", "none"]
+lengths = [16]
+tokens = 5000
+batch_tokens = 64
+growth = 0.25
+checkpoint_every = 7
+optimiser = {{ {OPTIMISER} }}
+
+[[decoders]]
+name = "two"
+recipe = "trained"
+weights = "mamba-nano"
+seeds = [0]
+conditions = ["wrong"]
+
+[[annotations]]
+name = "kinds"
+kind = "fields"
+argument = "spans"
+
+[estimate]
+by = ["domain", "kinds"]
+confidence = 0.9
+resamples = 300
+position_bins = 4
+
+[pretrain]
+architecture = "mamba2"
+vocabulary = 512
+tokenizer_bytes = 10000
+context = 32
+tokens = 100000
+batch_tokens = 320
+checkpoint_every = 3
+held_out_tokens = 999
+optimiser = {{ {OPTIMISER} }}
+
+[pretrain.shape]
+hidden_size = 16
+initializer_range = 0.5
+tie_word_embeddings = true
+hidden_act = "silu"
+"""
+
+
+def load(content: str, folder: Path) -> config.Study:
+    file = folder / "study.toml"
+    file.write_text(content, encoding="utf-8")
+    return config.load(file)
+
+
+def models(value: Any) -> Iterator[BaseModel]:
+    if isinstance(value, BaseModel):
+        yield value
+        for name in type(value).model_fields:
+            yield from models(getattr(value, name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from models(item)
+
+
+# ---- there and back -------------------------------------------------------------------------------------------------
+
+
+def test_the_full_study_uses_every_key(tmp_path: Path) -> None:
+    used: dict[type[BaseModel], set[str]] = {}
+    for model in models(load(FULL, tmp_path)):
+        used.setdefault(type(model), set()).update(model.model_fields_set)
+    sections = {c for c in vars(config).values() if isinstance(c, type) and issubclass(c, config.Section)}
+    assert used.keys() == sections - {config.Section}
+    for section, keys in used.items():
+        assert keys == set(section.model_fields), section.__name__
+
+
+def test_studies_are_there() -> None:
+    assert {"nano", "pretrain-nano", "demo"} <= {f.stem for f in STUDIES}
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda f: f.stem)
+def test_every_study_comes_back(file: Path, tmp_path: Path) -> None:
+    study = config.load(file)
+    again = load(config.dump(study), tmp_path)
+    assert again == study
+    assert again.digest() == study.digest()
+    assert study.name == file.stem or file.stem.startswith("pretrain-")
+
+
+def test_the_full_study_comes_back(tmp_path: Path) -> None:
+    study = load(FULL, tmp_path)
+    assert load(config.dump(study), tmp_path) == study
+    assert config.dump(load(config.dump(study), tmp_path)) == config.dump(study)
+    assert study.text.train[0].where == {"language": "en", "kind of text": "news"}
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+_FINITE = st.floats(1e-300, 1e300)
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=_TEXT, where=st.dictionaries(_TEXT, _TEXT, max_size=3), weight=_FINITE, seed=st.integers(0, 2**31 - 1))
+def test_any_text_and_number_comes_back(text: str, where: dict[str, str], weight: float, seed: int) -> None:
+    corpus = config.Corpus(path=f"/{text}", domain_name=text, where=where, weight=weight)
+    study = config.Study(name="x", seed=seed, text=config.Text(measure=[corpus]))
+    assert config.Study.model_validate(tomllib.loads(config.dump(study))) == study
+
+
+# ---- paths ----------------------------------------------------------------------------------------------------------
+
+
+def test_relative_paths_start_from_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def path(**arguments: Any) -> str | None:
+        return config.load(tmp_path / "study.toml", **arguments).text.measure[0].path
+
+    load(FULL, tmp_path)
+    monkeypatch.delenv("MNEMOSCOPE_DATA", raising=False)
+    assert path() == str(tmp_path / "a/measure.jsonl")
+    monkeypatch.setenv("MNEMOSCOPE_DATA", "/data")
+    assert path() == "/data/a/measure.jsonl"
+    assert path(data="/other") == "/other/a/measure.jsonl"
+    for fixed in ("/abs/measure.jsonl", "embedded:sampler"):
+        load(FULL.replace("a/measure.jsonl", fixed), tmp_path)
+        assert path() == fixed
+
+
+# ---- the digest -----------------------------------------------------------------------------------------------------
+
+
+def changes(value: Any) -> Iterator[tuple[str, Any]]:
+    """(where, the value with one thing in it changed), for every leaf of a study; unchecked."""
+    match value:
+        case BaseModel():
+            for name in type(value).model_fields:
+                for where, changed in changes(getattr(value, name)):
+                    yield f"{name}.{where}", value.model_copy(update={name: changed})
+        case list() | tuple():
+            yield "shorter", value[:-1]
+            for i, item in enumerate(value):
+                for where, changed in changes(item):
+                    yield f"{i}.{where}", [*value[:i], changed, *value[i + 1 :]]
+        case dict():
+            yield "more", {**value, "new": "x"}
+            for key, item in value.items():
+                for where, changed in changes(item):
+                    yield f"{key}.{where}", {**value, key: changed}
+        case bool():
+            yield "", not value
+        case int() | float():
+            yield "", value + 1
+        case str():
+            yield "", f"{value}x"
+        case None:
+            yield "", "x"
+
+
+def test_digest_is_of_everything_but_device_batch_and_scan(tmp_path: Path) -> None:
+    study = load(FULL, tmp_path)
+    ignored, tried = set(), 0
+    for where, changed in changes(study):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that the schema would not admit
+            tried += 1
+            if changed.digest() == study.digest():
+                ignored.add(where.rstrip("."))
+    assert ignored == {"compute.device", "compute.batch_tokens", "compute.scan"}
+    assert tried > 100
+
+
+def test_digest_ignores_the_folder_of_a_corpus_but_not_its_file(tmp_path: Path) -> None:
+    digest = load(FULL, tmp_path).digest()
+    assert load(FULL.replace("a/train.jsonl", "/elsewhere/b/train.jsonl"), tmp_path).digest() == digest
+    assert load(FULL.replace("a/train.jsonl", "a/trane.jsonl"), tmp_path).digest() != digest
+    assert load(f"{FULL}# another comment\n", tmp_path).digest() == digest
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "top": ('name = "full"', 'nam = "full"', "unknown key 'nam'", "Did you mean 'name'?", "nam ="),
+    "section": ("batch_tokens = 4096", "batch = 4096", "unknown key 'compute.batch'", "batch_tokens", "batch ="),
+    "whole section": (
+        "[estimate]",
+        "[estimates]",
+        "unknown key 'estimates'",
+        "Did you mean 'estimate'?",
+        "[estimates]",
+    ),
+    "second corpus": ('split = "train"', 'splitt = "train"', "unknown key 'text.train.1.splitt'", "'split'", "splitt"),
+    "second decoder": ('weights = "mamba', 'wights = "mamba', "unknown key 'decoders.1.wights'", "weights", "wights"),
+    "inline table": ("clip = 2.0", "clop = 2.0", "unknown key 'decoders.0.optimiser.clop'", "'clip'", "clop"),
+    "missing": ('architecture = "mamba2"\n', "", "missing key 'pretrain.architecture'", "Add it", "[pretrain]"),
+    "kind": ("seed = 11", 'seed = "11"', "seed: Input should be a valid integer", "Mend", "seed ="),
+    "whole number": ("resamples = 300", "resamples = 300.0", "estimate.resamples: ", "Mend", "resamples"),
+    "negative seed": ("seed = 11", "seed = -1", "seed: Input should be greater than or equal to 0", "Mend", "seed ="),
+    "negative decoder seed": ("seeds = [0, 1]", "seeds = [0, -1]", "decoders.0.seeds.1: ", "Mend", "seeds = [0, -1]"),
+    "seed too large": (
+        "seed = 11",
+        "seed = 4294967296",
+        "seed: Input should be less than 2147483648",
+        "Mend",
+        "seed =",
+    ),
+    "infinite": ("weight = 2.5", "weight = inf", "text.train.0.weight: Input should be a finite", "Mend", "weight ="),
+    "beta": ("[0.8, 0.9]", "[0.8, 1.0]", "decoders.0.optimiser.betas.1: ", "Mend", "betas"),
+    "choice": ('prefix = "bos"', 'prefix = "eos"', "windows.prefix: Input should be 'none' or 'bos'", "Mend", "prefix"),
+    "lengths": (
+        "lengths = [4, 16]",
+        "lengths = [16, 4]",
+        "windows.lengths: lengths must rise",
+        "Mend",
+        "lengths = [16, 4]",
+    ),
+    "decoder lengths": ("lengths = [16]", "lengths = [16, 16]", "decoders.0.lengths: lengths must", "Mend", "[16, 16]"),
+    "no such length": (
+        "lengths = [16]",
+        "lengths = [8]",
+        "decoder 'one' has lengths that the study has not: [8]",
+        "",
+        None,
+    ),
+    "twice": (
+        '["memory", "none"]',
+        '["none", "none"]',
+        "decoders.0.conditions: one of them is given twice",
+        "",
+        "conditions",
+    ),
+    "condition": ('["wrong"]', '["worng"]', "unknown condition 'worng'", "Did you mean 'wrong'? There are: ", "worng"),
+    "same name": ('name = "two"', 'name = "one"', "two decoders share a name", "", None),
+    "two origins": (
+        'split = "train"',
+        'split = "x"\npath = "y"',
+        "text.train.1: give exactly one of path and",
+        "",
+        "[[text.train]]",
+    ),
+    "trained and training": (
+        'weights = "mamba-nano"',
+        'weights = "x"\ntokens = 5',
+        "recipe 'trained' trains nothing",
+        "",
+        None,
+    ),
+    "small vocabulary": ("vocabulary = 512", "vocabulary = 256", "pretrain.vocabulary: ", "Mend", "vocabulary"),
+    "name": ('name = "full"', 'name = "../full"', "name: String should match pattern", "Mend", "name ="),
+    "not TOML": ("seed = 11", "seed == 11", "not TOML: ", "Mend that line", "seed =="),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_where_and_what_to_do(case: str, tmp_path: Path) -> None:
+    old, new, problem, remedy, on_line = WRONG[case]
+    assert old in FULL
+    content = FULL.replace(old, new, 1)
+    with pytest.raises(ConfigError) as caught:
+        load(content, tmp_path)
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy
+    assert caught.value.file == tmp_path / "study.toml"
+    if on_line is not None:
+        assert caught.value.line is not None
+        assert on_line in content.splitlines()[caught.value.line - 1]
+    assert str(caught.value).startswith(f"{tmp_path / 'study.toml'}:")
+
+
+def test_a_misspelt_key_comes_before_the_one_that_is_missing_for_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'sede' \(1 more\). Did you mean 'seed'") as caught:
+        load(FULL.replace("seed = 11", "sede = 11"), tmp_path)
+    assert caught.value.line == 3
+
+
+def test_no_file_and_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such study"):
+        config.load(tmp_path / "nothing.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes('name = "é"'.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"cannot be read .* Save it as UTF-8 text"):
+        config.load(tmp_path / "latin.toml")
