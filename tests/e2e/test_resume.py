@@ -61,7 +61,7 @@ class StoppedError(Exception):
 
 
 def train(
-    folder: Path, recipe: str = "growing", stop: int | None = None, identity: str = "this"
+    folder: Path, recipe: str = "growing", stop: int | None = None, identity: str = "this", nan_at: int | None = None
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Trains a tiny decoder; its weights and its curve.  Raises StoppedError after ``stop`` steps."""
     encoder = tiny.adapter("mamba", num_hidden_layers=1)
@@ -70,9 +70,9 @@ def train(
     steps_seen = [0]
 
     def loss(module: nn.Module, ids: Tensor) -> Tensor:
-        steps_seen[0] += 1
         nats: Tensor = module(encode(encoder, ids), ids)[0]
-        return nats
+        steps_seen[0] += 1
+        return nats * float("nan") if steps_seen[0] - 1 == nan_at else nats
 
     def progress(seen: int, total: int, nats: float) -> None:
         if stop is not None:
@@ -163,6 +163,12 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     assert caught.value.file == tmp_path / "latest" / "state.json"
 
 
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"the loss is nan at step 45 of this. Lower the learning rate"):
+        train(tmp_path, nan_at=45)
+    assert json.loads((tmp_path / "latest" / "state.json").read_text())["step"] == 40
+
+
 def test_final_weights_appear_whole(tmp_path: Path) -> None:
     target = tmp_path / "memory.safetensors"
     (tmp_path / "memory.safetensors.new").write_bytes(b"half")
@@ -197,9 +203,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+def run(folder: Path, out: str, until: str = "estimate") -> list[str]:
+    return ["run", str(folder / "study.toml"), "--out", str(folder / out), "--until", until]
+
+
 @pytest.fixture(scope="module")
 def unstopped(folder: Path) -> Path:
-    assert child.run(["run", str(folder / "study.toml"), "--out", str(folder / "whole")], folder / "whole.log") == 0
+    assert child.run(run(folder, "whole"), folder / "whole.log") == 0
     return folder / "whole"
 
 
@@ -229,7 +239,7 @@ def assert_little_done_again(log: Path, kills: int) -> None:
 
 def test_killed_at_every_kind_of_moment(folder: Path, unstopped: Path) -> None:
     out, log = folder / "killed", folder / "killed.log"
-    command = ["run", str(folder / "study.toml"), "--out", str(out)]
+    command = run(folder, "killed", until="report")
     for moment in MOMENTS:
         assert child.run(command, log, moment) == -signal.SIGKILL, f"never came to {moment}\n{log.read_text()}"
     assert child.run(command, log) == 0, log.read_text()
@@ -246,7 +256,7 @@ def test_done_twice_does_nothing_twice(folder: Path, unstopped: Path) -> None:
     log = folder / "again.log"
     files = [*unstopped.rglob("*.safetensors"), *(unstopped / f"{t}.parquet" for t in ("tokens", "curves"))]
     before = [f.stat().st_mtime_ns for f in files]
-    assert child.run(["run", str(folder / "study.toml"), "--out", str(unstopped)], log) == 0
+    assert child.run(run(folder, "whole"), log) == 0
     assert not Path(f"{log}.steps").exists(), "it trained again"
     assert [f.stat().st_mtime_ns for f in files] == before
 
@@ -254,7 +264,7 @@ def test_done_twice_does_nothing_twice(folder: Path, unstopped: Path) -> None:
 def test_the_installed_command_killed_from_outside(folder: Path, unstopped: Path) -> None:
     """No hook in it: the command itself, killed as soon as its first checkpoint is seen."""
     out = folder / "outside"
-    command = [Path(sys.executable).with_name("mnemoscope"), "run", folder / "study.toml", "--out", out]
+    command = [Path(sys.executable).with_name("mnemoscope"), *run(folder, "outside")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 120
@@ -263,7 +273,7 @@ def test_the_installed_command_killed_from_outside(folder: Path, unstopped: Path
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert child.run(["run", str(folder / "study.toml"), "--out", str(out)], folder / "outside.log") == 0
+    assert child.run(run(folder, "outside"), folder / "outside.log") == 0
     assert_same_records(out, unstopped)
 
 
