@@ -191,9 +191,12 @@ def estimate(folder: RunFolder) -> None:
 
 
 @app.command()
-def report(folder: RunFolder) -> None:
+def report(
+    folder: RunFolder,
+    markdown: Annotated[Path | None, typer.Option(help="write the estimates to this Markdown file too")] = None,
+) -> None:
     """Figures and the page; writes figures/ and report.html."""
-    _stage("report", folder)
+    _stage("report", folder, markdown=markdown)
     _done(folder)
 
 

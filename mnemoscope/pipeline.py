@@ -398,13 +398,19 @@ def estimate(shop: Workshop) -> None:
         make(shop.run.path, shop.study)
 
 
-def report(shop: Workshop) -> Path:
-    """Writes figures/ and report.html; returns the page."""
-    from mnemoscope.report.html import write
+def report(shop: Workshop, markdown: Path | None = None) -> None:
+    """Writes figures/ and report.html.
+
+    Args:
+        markdown: a file that the estimates are written to as tables, too.
+    """
+    from mnemoscope.report import html
+    from mnemoscope.report import markdown as tables
 
     with shop.run.stage("report"):
-        page: Path = write(shop.run.path, shop.study, shop.run.manifest)
-    return page
+        html.write(shop.run.path, shop.study, shop.run.manifest)
+        if markdown is not None:
+            tables.write(shop.run.path, shop.study, shop.run.manifest, markdown)
 
 
 def run(study: config.Study, out: str | Path, progress: Progress | None = None, until: str = "report") -> RunDir:

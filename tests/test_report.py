@@ -14,7 +14,7 @@ from synthetic_run import make_run
 
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
-from mnemoscope.report import browser, charts, figures, html, words
+from mnemoscope.report import browser, charts, figures, html, markdown, words
 from mnemoscope.stats.estimate import estimate
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`&\u2028<!--"
@@ -330,3 +330,18 @@ def test_the_same_chart_gives_the_same_file(full: tuple[Path, Study, Page]) -> N
     folder, _, _ = full
     chart = charts.of_run(estimates_of(folder), None, ["growing", "fixed"])[0]
     assert figures.paper(chart) == figures.paper(chart)
+
+
+def test_markdown_tables_hold_values_intervals_and_n(full: tuple[Path, Study, Page], tmp_path: Path) -> None:
+    folder, study, _ = full
+    page = markdown.write(folder, study, {"command": "mnemoscope run a.toml"}, tmp_path / "results.md").read_text()
+    shown = pl.read_parquet(folder / "estimates.parquet").filter(
+        pl.col("seed") == "all", pl.col("by") == "all", pl.col("condition") == "memory", pl.col("metric") == "retention"
+    )
+    assert shown.height > 1
+    for row in shown.iter_rows(named=True):
+        cell = f"{words.number(row['value'], row['unit'])} ({words.interval(row)}) <sub>{words.counted(row)}</sub>"
+        assert cell in page
+    figures_linked = re.findall(r"\]\((results/[^)]*)\)", page)
+    assert figures_linked
+    assert all((tmp_path / f).exists() for f in figures_linked)
