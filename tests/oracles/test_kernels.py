@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 
 import pytest
 import torch
@@ -12,9 +11,6 @@ from torch import Tensor
 from mnemoscope.kernels import conv_ref, scan_ref
 
 HAVE_GPU = torch.cuda.is_available()
-if not HAVE_GPU:
-    # must be set before triton is first imported; the interpreter runs the kernels on the CPU
-    os.environ["TRITON_INTERPRET"] = "1"
 # before 3.9 the interpreter does not run with NumPy 2.4
 pytest.importorskip(
     "triton", minversion=None if HAVE_GPU else "3.9", reason="triton is an optional dependency; see tests/SKIPS.md"
