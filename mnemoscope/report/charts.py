@@ -202,7 +202,8 @@ def _by_group(by: str, estimates: pl.DataFrame) -> Chart:
         for metric in _SHOWN:
             some = at_length.filter(pl.col("metric") == metric)
             drawn = []
-            for condition in _conditions(some):
+            # a wrong memory misleads by far more than a right one tells: on one axis it would hide what is kept
+            for condition in [c for c in _conditions(some) if (metric, c) != ("retention", "wrong")]:
                 mine = some.filter(pl.col("condition") == condition)
                 if by == "position":
                     ends = [[int(p) for p in g.split("-")] for g in mine["group"]]
@@ -219,6 +220,7 @@ def _by_group(by: str, estimates: pl.DataFrame) -> Chart:
         title, caption = "By place in the window", "Position 0 was read first, and had most to survive."
     else:
         title, caption = f"By {by.replace('_', ' ')}", "Sorted by what the memory keeps, the worst kept below."
+    caption += " How far a wrong memory misleads is listed under Every estimate."
     kind: Literal["lines", "dots"] = "lines" if by == "position" else "dots"
     return Chart(
         f"by-{by}", title, caption, kind, "position in the window" if by == "position" else "", panels, _band(rows)

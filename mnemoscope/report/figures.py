@@ -163,7 +163,7 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
             xshift=8,
         )
     longest = max((len(s.label) for s, _ in ends), default=0)
-    figure.update_layout(height=_HEIGHT, margin={"l": 46, "r": 16 + 8 * longest, "t": 10, "b": 50})
+    figure.update_layout(height=_HEIGHT, margin={"l": 58, "r": 16 + 8 * longest, "t": 10, "b": 50})
     numbers = [float(p.x) for s in panel.series for p in s.points]
     across = [math.log10(n) for n in numbers] if chart.ticks else numbers
     air = 0.05 * (max(across) - min(across)) or 0.1
@@ -206,7 +206,7 @@ def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     longest = max(map(len, categories), default=0)
     figure.update_layout(
         height=_ROW * max(2, len(categories)) + 90,
-        margin={"l": min(16 + 7 * longest, 150), "r": 14, "t": 34, "b": 40},
+        margin={"l": min(16 + 9 * longest, 170), "r": 14, "t": 34, "b": 40},
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left", "traceorder": "normal"},
     )
