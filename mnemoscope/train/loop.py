@@ -29,14 +29,15 @@ Progress = Callable[[int, int, float], None]
 
 #: steps between reads of the loss, each of which waits for the device
 READ_EVERY = 50
+#: seconds after which one process alone reads it anyway, so that slow steps show
+READ_AFTER = 1.0
 
 
 def optimiser_for(module: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    """AdamW; weights that multiply in matrices decay, all others (norms, A, D, biases) do not."""
-    matrices = [
-        p for p in module.parameters() if p.requires_grad and p.ndim == 2 and not getattr(p, "_no_weight_decay", False)
-    ]
-    others = [p for p in module.parameters() if p.requires_grad and not any(p is m for m in matrices)]
+    """AdamW; matrices of linear maps and embeddings decay, all else (norms, A, D, biases, convolutions) does not."""
+    decaying = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear | nn.Embedding)}
+    matrices = [p for p in module.parameters() if p.requires_grad and id(p) in decaying]
+    others = [p for p in module.parameters() if p.requires_grad and id(p) not in decaying]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": plan.optimiser.weight_decay},
@@ -91,7 +92,7 @@ def fit(
     prepared, optimiser = accelerator.prepare(module, optimiser)
     total = int(sum(plan.windows(s) * int(plan.lengths[s]) for s in range(plan.steps)))
     pending: list[tuple[dict[str, Any], Tensor]] = []
-    started = time.monotonic()
+    started = shown = time.monotonic()
 
     def read() -> float:
         """Moves the losses that wait on the device into the curve."""
@@ -132,8 +133,11 @@ def fit(
         entry = {**row, "length": length, "step": step, "tokens": seen, "learning_rate": rate, "seconds": elapsed}
         pending.append((entry, mean.detach()))
         last = step + 1 == plan.steps
-        if (step + 1) % READ_EVERY == 0 or last:
+        # all processes must read at the same steps, so only one alone may go by the clock
+        slow = world == 1 and time.monotonic() - shown > READ_AFTER
+        if (step + 1) % READ_EVERY == 0 or slow or last:
             progress(seen, total, read())
+            shown = time.monotonic()
         if (step + 1) % plan.checkpoint_every == 0 and not last:
             read()
             if accelerator.is_main_process:
