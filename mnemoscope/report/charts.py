@@ -119,6 +119,11 @@ def _conditions(estimates: pl.DataFrame) -> list[str]:
     return [c for c in ROLES if c in found] + sorted(found - set(ROLES))
 
 
+def _on_one_axis(metric: str, estimates: pl.DataFrame) -> list[str]:
+    """The conditions to draw: a wrong memory misleads by more than a right one tells, and would hide what is kept."""
+    return [c for c in _conditions(estimates) if (metric, c) != ("retention", "wrong")]
+
+
 def _colours(labels: list[str]) -> dict[str, str]:
     others = iter(OTHERS * (1 + len(labels) // len(OTHERS)))
     return {label: ROLES.get(label) or next(others) for label in labels}
@@ -150,14 +155,14 @@ def _against_length(
                 continue
             of = f", decoder {decoder}" if len(decoders) > 1 else ""
             lines = []
-            for condition in _conditions(rows):
+            for condition in _on_one_axis(metric, rows):
                 some = rows.filter(pl.col("condition") == condition)
                 lines.append(_series(some, condition, colours[condition], some["length"].to_list()))
             panels.append(Panel(words.name(metric) + of, name, rows["unit"][0], lines))
     lengths = tuple(float(x) for x in estimates["length"].unique().sort())
     caption = {
         "retention": "Share of the information in the window that the memory gave back to its decoder. "
-        "Where the wrong memory falls below zero, the decoder trusted it and was misled.",
+        "How far a wrong memory misleads is in the table above.",
         "omission": "Share of the window’s tokens that the reconstruction lacks: from their place (in order), or "
         "anywhere in it. The line ‘none’ is what guessing loses.",
     }[name]
@@ -202,8 +207,7 @@ def _by_group(by: str, estimates: pl.DataFrame) -> Chart:
         for metric in _SHOWN:
             some = at_length.filter(pl.col("metric") == metric)
             drawn = []
-            # a wrong memory misleads by far more than a right one tells: on one axis it would hide what is kept
-            for condition in [c for c in _conditions(some) if (metric, c) != ("retention", "wrong")]:
+            for condition in _on_one_axis(metric, some):
                 mine = some.filter(pl.col("condition") == condition)
                 if by == "position":
                     ends = [[int(p) for p in g.split("-")] for g in mine["group"]]
