@@ -230,9 +230,10 @@ def inspect(
         table.add_row(row.part, str(row.count), shape, row.dtype, f"{row.numbers:,}", f"{row.bytes:,}")
     out.print(table)
     found = continuity.require(adapter, model)
-    worst = max([*found.split.values(), *found.batch.values()])
+    worst, part = max((max(found.split[p], found.batch[p]), p) for p in found.split)
     out.print(
-        f"continuity holds: reading a then b equals reading both, to {worst:.1e} ({found.tolerance:.0e} allowed); "
+        f"continuity holds: reading a then b equals reading both, to {worst:.1e} in {part} "
+        f"({found.allowed[part]:.0e} allowed); "
         f"an empty memory instead changes the hidden states by {found.influence:.1e}",
         highlight=False,
         soft_wrap=True,

@@ -25,13 +25,13 @@ from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
 from mnemoscope.memory.load import Loaded, load, special_tokens
 from mnemoscope.progress import Progress, Silent
-from mnemoscope.rundir import RunDir, command, write_atomically
+from mnemoscope.rundir import RunDir, command, replacing
 from mnemoscope.text import corpora
 from mnemoscope.text.tokens import TokenStore
 from mnemoscope.text.windows import WindowSet, cut
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.loop import fit
-from mnemoscope.train.processes import accelerator, by_main
+from mnemoscope.train.processes import accelerator, by_main, device_name
 from mnemoscope.types import Window
 
 _T = TypeVar("_T")
@@ -133,7 +133,7 @@ def prepare(shop: Workshop) -> None:
             windows=accounts,
             memory={"numbers": shop.loaded.adapter.spec().numbers, "bytes": shop.loaded.adapter.spec().bytes},
             parameters=sum(p.numel() for p in shop.loaded.adapter.parameters()),
-            device=_device(shop.accelerator),
+            device=device_name(shop.accelerator),
             processes=shop.accelerator.num_processes,
             command=command(),
         )
@@ -174,10 +174,6 @@ def _room(shop: Workshop, text_bytes: int) -> int:
     tokens = sum(a.windows * a.length for a in shop.windows.accounts.values())
     training = weights * (len(trained) + 6) + text_bytes if trained else 0
     return training + 200 * tokens * measured
-
-
-def _device(a: Accelerator) -> str:
-    return torch.cuda.get_device_name(a.device) if a.device.type == "cuda" else str(a.device)
 
 
 # ---- train ----------------------------------------------------------------------------------------------------------
@@ -252,8 +248,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
 
     identity = f"{study.digest()} {shop.loaded.digest} {job.decoder.name}/{job.name}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
-    total = int(sum(plan.windows(s) * int(plan.lengths[s]) for s in range(plan.steps)))
-    with shop.progress.task(f"training {job.decoder.name}/{job.name}", total, "tokens") as bar:
+    with shop.progress.task(f"training {job.decoder.name}/{job.name}", plan.tokens, "tokens") as bar:
         curve = fit(
             decoder,
             loss,
@@ -269,7 +264,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     if shop.accelerator.is_main_process:
         target = job.weights(run.checkpoints)
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(curve, schema=schema.arrow("curves")), target.with_suffix(".curve.parquet"))
+        checkpoint.save_curve(curve, target.with_suffix(".curve.parquet"))
         checkpoint.save_weights(decoder, target)
         checkpoint.discard(run.checkpoints / "training" / job.decoder.name / job.name)
     shop.accelerator.wait_for_everyone()
@@ -277,9 +272,8 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
 
 def _gather_curves(run: RunDir) -> None:
     files = sorted(run.checkpoints.glob("*/seed-*/*.curve.parquet"))
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), buffer, compression="zstd")
-    write_atomically(run.path / "curves.parquet", buffer.getvalue().to_pybytes())
+    with replacing(run.path / "curves.parquet") as part:
+        pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), part, compression="zstd")
 
 
 # ---- reconstruct ----------------------------------------------------------------------------------------------------
@@ -371,11 +365,9 @@ def _measure(
 
 
 def _write_decoded(target: Path, rows: list[dict[str, Any]]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist(rows, schema=schema.arrow("decoded"))
-    temporary = target.with_name(target.name + ".new")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(target)
+    target.parent.mkdir(exist_ok=True)
+    with replacing(target) as part:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema.arrow("decoded")), part, compression="zstd")
 
 
 # ---- score, estimate, report ----------------------------------------------------------------------------------------

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from mnemoscope import config, schema
+from mnemoscope import config
 from mnemoscope.errors import ConfigError, TextError
 from mnemoscope.pipeline import same_as_before
 from mnemoscope.progress import Progress, Silent
@@ -27,7 +25,7 @@ from mnemoscope.train import checkpoint
 from mnemoscope.train.language_model import LanguageModel, Packed, held_out_nats, new_model
 from mnemoscope.train.loop import fit
 from mnemoscope.train.plan import Plan, fixed
-from mnemoscope.train.processes import accelerator, by_main
+from mnemoscope.train.processes import accelerator, by_main, device_name
 from mnemoscope.train.tokenizer import sample, train_tokenizer
 
 
@@ -72,7 +70,7 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
             nats: Tensor = module(ids)
             return nats
 
-        with talk.task("pretraining", plan.steps * plan.windows(0) * p.context, "tokens") as bar:
+        with talk.task("pretraining", plan.tokens, "tokens") as bar:
             curve = fit(
                 model,
                 loss,
@@ -89,7 +87,7 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
             nats, count = held_out_nats(
                 model, test_store, p.context, p.held_out_tokens, max(1, study.compute.batch_tokens // p.context)
             )
-            pq.write_table(pa.Table.from_pylist(curve, schema=schema.arrow("curves")), run.path / "curves.parquet")
+            checkpoint.save_curve(curve, run.path / "curves.parquet")
             adapter.model.save_pretrained(str(target))
             tokenizer.save_pretrained(str(target))
             facts = {
@@ -100,7 +98,7 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
                 "held_out_tokens": count,
                 "seconds": curve[-1]["seconds"],
                 "tokens_per_second": curve[-1]["tokens"] / curve[-1]["seconds"],
-                "device": torch.cuda.get_device_name() if acc.device.type == "cuda" else str(acc.device),
+                "device": device_name(acc),
             }
             write_atomically(run.path / "pretrained.json", json.dumps(facts, indent=1))
             run.note(command=command(), pretrained=facts)

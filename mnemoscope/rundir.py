@@ -33,15 +33,26 @@ _REPORTED = (
 )
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or none; several processes may write the same one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, which takes its place when the block ends well and is removed if not.
+
+    So a file is whole or not there; several processes may write the same one.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    if isinstance(content, str):
-        temporary.write_text(content, encoding="utf-8")
-    else:
-        temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a whole file or none, and the folder that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 class RunDir:

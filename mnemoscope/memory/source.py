@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from mnemoscope.errors import ModelError
+from mnemoscope.zoo import folder as _zoo
 
 
 class Source(ABC):
@@ -144,7 +144,3 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ModelError("not a JSON object", remedy=AGAIN, file=file)
     return values
-
-
-def _zoo() -> Path:
-    return Path(str(resources.files("mnemoscope") / "zoo"))

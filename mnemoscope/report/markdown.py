@@ -47,11 +47,13 @@ def write(run_folder: Path, study: Study, manifest: dict[str, Any], target: Path
 def _page(estimates: pl.DataFrame, study: Study, manifest: dict[str, Any], figures: list[str]) -> Iterable[str]:
     model = study.model.name if study.model else ""
     stages = manifest.get("stages", {})
-    revision = next((s.get("revision", "") for s in reversed(stages.values()) if s.get("revision")), "")
+    # what was measured decides the numbers, whatever code draws them
+    commit, _, changes = stages.get("reconstruct", {}).get("revision", "").partition("+")
+    revision = commit[:12] + (f"+{changes}" if changes else "")
     yield f"# {study.name}: what {model} keeps\n"
     yield f"Made by `{manifest.get('command', '')}` and `mnemoscope report RUN --markdown FILE`; "
     study_digest, device = manifest.get("study", "")[:12], manifest.get("device", "")
-    yield f"study digest `{study_digest}`, code `{revision[:12]}`, device {device}.\n"
+    yield f"study digest `{study_digest}`, measured by code `{revision}`, device {device}.\n"
     yield "Each cell is an estimate with its interval (cluster bootstrap over documents) and, in small, how many units"
     yield "and documents stand behind it. `mnemoscope schema estimates` says what the columns are.\n"
     for decoder in dict.fromkeys(estimates["decoder"]):

@@ -6,9 +6,8 @@ Read and written in parts of whole windows, so that memory does not grow with th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mnemoscope import schema
+from mnemoscope import rundir, schema
 from mnemoscope.errors import RunError
 from mnemoscope.score.align import MATCH, OMIT, OPERATIONS, SUBSTITUTE, align, recovered_anywhere
 from mnemoscope.score.rouge import rouge
@@ -228,19 +227,15 @@ def _writer(table: str, path: Path) -> pq.ParquetWriter:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes ``path``'s place when the block ends well, and is removed if not.
+    """As :func:`mnemoscope.rundir.replacing`, for tables.
 
     Raises:
         RunError: the block raised an OSError, such as a full disk's.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        os.replace(part, path)
+        with rundir.replacing(path) as part:
+            yield part
     except OSError as error:
         raise RunError(
             f"cannot be written ({error})", remedy="Make room, or choose a folder to write to", file=path
         ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink()

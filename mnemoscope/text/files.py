@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import partial
 from glob import glob
-from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
 
 from mnemoscope.errors import TextError
+from mnemoscope.zoo import folder
 
 JSON_LINES = (".jsonl", ".json-lines", ".ndjson")
 PLAIN_TEXT = (".txt", ".md")
@@ -82,7 +82,7 @@ def _known(path: Path) -> Path:
 
 def _embedded(path: str) -> tuple[Path, str]:
     name = path.removeprefix(EMBEDDED)
-    zoo = Path(str(resources.files("mnemoscope") / "zoo"))
+    zoo = folder()
     file = zoo / name / f"{name}.jsonl"
     if not file.is_file():
         known = sorted(f"{EMBEDDED}{d.name}" for d in zoo.glob("*") if (d / f"{d.name}.jsonl").is_file())

@@ -20,6 +20,7 @@ from torch import nn
 
 from mnemoscope import schema
 from mnemoscope.errors import RunError
+from mnemoscope.rundir import replacing
 
 CurveRow = dict[str, Any]
 
@@ -39,7 +40,7 @@ def save(
         for key, value in values.items():
             moments[f"{names[id(parameter)]}|{key}"] = value.detach().contiguous()
     save_file(moments, str(new / "optimiser.safetensors"))
-    pq.write_table(pa.Table.from_pylist(curve, schema=schema.arrow("curves")), new / "curve.parquet")
+    save_curve(curve, new / "curve.parquet")
     (new / "state.json").write_text(json.dumps(state))
     if latest.exists():
         os.replace(latest, old)
@@ -86,9 +87,16 @@ def load(
 def save_weights(module: nn.Module, path: Path) -> None:
     """Final weights, written atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # one process writes it, so the half that a kill left has this name too and is written over
     temporary = path.with_name(path.name + ".new")
     save_model(module, str(temporary))
     os.replace(temporary, path)
+
+
+def save_curve(curve: list[CurveRow], path: Path) -> None:
+    """A curve, by ``schema.CURVES``, written atomically."""
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(curve, schema=schema.arrow("curves")), temporary, compression="zstd")
 
 
 def discard(folder: Path) -> None:

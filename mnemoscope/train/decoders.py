@@ -13,13 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 
-from mnemoscope import config, plugins
+from mnemoscope import config, plugins, zoo
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.errors import ModelError
 from mnemoscope.rundir import write_atomically
@@ -97,7 +96,7 @@ def folder_of(decoder: config.Decoder, checkpoints: Path) -> Path:
     """
     if decoder.weights is None:
         return checkpoints / decoder.name
-    embedded = Path(str(resources.files("mnemoscope.zoo"))) / decoder.weights / "decoders"
+    embedded = zoo.folder() / decoder.weights / "decoders"
     folder = embedded if embedded.is_dir() else Path(decoder.weights)
     if not (folder / "decoder.json").exists():
         raise ModelError(

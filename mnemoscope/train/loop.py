@@ -89,8 +89,8 @@ def fit(
         state, curve = found
         first, seen, seconds = state["step"], state["tokens"], state["seconds"]
         rng.bit_generator.state = state["generator"]
-    prepared, optimiser = accelerator.prepare(module, optimiser)
-    total = int(sum(plan.windows(s) * int(plan.lengths[s]) for s in range(plan.steps)))
+    prepared, stepping = accelerator.prepare(module, optimiser)
+    total = plan.tokens
     pending: list[tuple[dict[str, Any], Tensor]] = []
     started = shown = time.monotonic()
 
@@ -117,7 +117,7 @@ def fit(
             ids = ids.pin_memory()
         ids = ids.to(accelerator.device, non_blocking=True)
         rate = plan.learning_rate(step)
-        for group in optimiser.param_groups:
+        for group in stepping.param_groups:
             group["lr"] = rate
         with accelerator.autocast():
             nats = loss(prepared, ids)
@@ -126,8 +126,8 @@ def fit(
         # data-parallel gradients are averaged over processes; the loss is a sum over them
         accelerator.backward(mean * world)
         accelerator.clip_grad_norm_(prepared.parameters(), plan.optimiser.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        stepping.step()
+        stepping.zero_grad(set_to_none=True)
         seen += windows * length
         elapsed = seconds + time.monotonic() - started
         entry = {**row, "length": length, "step": step, "tokens": seen, "learning_rate": rate, "seconds": elapsed}
@@ -148,15 +148,9 @@ def fit(
                     "seconds": elapsed,
                     "generator": rng.bit_generator.state,
                 }
-                checkpoint.save(folder, module, accelerator_free(optimiser), position, curve)
+                checkpoint.save(folder, module, optimiser, position, curve)
             accelerator.wait_for_everyone()
     # else Accelerate keeps every model and its moments until the process ends
     accelerator.free_memory()
     module.eval()
     return curve
-
-
-def accelerator_free(optimiser: Any) -> torch.optim.Optimizer:
-    """The optimiser inside Accelerate's wrapper."""
-    inner: torch.optim.Optimizer = getattr(optimiser, "optimizer", optimiser)
-    return inner

@@ -31,6 +31,11 @@ class Plan:
     def steps(self) -> int:
         return len(self.lengths)
 
+    @property
+    def tokens(self) -> int:
+        """Window tokens of all steps together."""
+        return sum(self.windows(step) * int(self.lengths[step]) for step in range(self.steps))
+
     def windows(self, step: int) -> int:
         return max(1, self.batch_tokens // int(self.lengths[step]))
 

@@ -41,6 +41,12 @@ def accelerator(compute: config.Compute) -> Accelerator:
     return made
 
 
+def device_name(processes: Accelerator) -> str:
+    """What the work is done on, as a person would say it."""
+    device = processes.device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def by_main(processes: Accelerator, work: Callable[[], _T]) -> _T | None:
     """What ``work`` gives in the main process, for which the others wait; None in those.
 
