@@ -6,12 +6,14 @@ prepare -> train -> reconstruct -> score -> estimate -> report
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from mnemoscope import config, plugins, schema
 from mnemoscope.codec.decoder import Decoder, encode
-from mnemoscope.codec.generate import reconstruct as write_back
+from mnemoscope.codec.generate import Writer
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
 from mnemoscope.memory.load import Loaded, load, special_tokens
@@ -157,6 +159,8 @@ def same_as_before(run: RunDir, what: str, now: Any) -> None:
 
 def _annotate(shop: Workshop) -> None:
     """Writes annotations/<name>.parquet: the spans of the measured documents, by each annotation of the study."""
+    if not shop.study.annotations:
+        return
     from mnemoscope import annotate
 
     for wanted in shop.study.annotations:
@@ -299,6 +303,7 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
         total = sum(length * len(shop.windows.windows[length]) for *_, length, _ in mine)
         done = 0
         decoder = shop.decoder().to(shop.accelerator.device).eval()
+        writer = Writer(decoder)
         loaded: Path | None = None
         with shop.progress.task("reconstructing", total, "tokens") as bar:
             for d, seed, condition, length, target in mine:
@@ -310,64 +315,72 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
                     if file != loaded:
                         decoders.load_weights(decoder, file)
                         loaded = file
-                    rows: list[dict[str, Any]] = []
-                    for batch in _measure(shop, decoder, condition, windows):
-                        rows.extend(batch)
-                        bar.at(done + len(rows) * length, label)
-                    key = {"run": study.name, "model": shop.model_name, "decoder": d.name, "condition": condition}
-                    _write_decoded(target, [{**key, "length": length, "seed": seed, **r} for r in rows])
+                    key: dict[str, Any] = {"run": study.name, "model": shop.model_name, "decoder": d.name}
+                    key |= {"condition": condition, "length": length, "seed": seed}
+                    with _decoded(target) as out:
+                        seen = 0
+                        for batch in _measure(shop, writer, condition, windows, key):
+                            out.write_table(batch)
+                            seen += batch.num_rows
+                            bar.at(done + seen * length, label)
                 done += length * len(windows)
                 bar.at(done, label)
 
 
+#: columns of schema.DECODED that are attributes of a window
+_OF_WINDOW = ("doc_id", "window_id", "domain", "source", "dialect", "prefix")
+
+
+@contextmanager
+def _decoded(target: Path) -> Iterator[pq.ParquetWriter]:
+    target.parent.mkdir(exist_ok=True)
+    with replacing(target) as part, pq.ParquetWriter(part, schema.arrow("decoded"), compression="zstd") as out:
+        yield out
+
+
 def _measure(
-    shop: Workshop, decoder: Decoder, condition_name: str, windows: Sequence[Window]
-) -> Iterator[list[dict[str, Any]]]:
+    shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any]
+) -> Iterator[pa.Table]:
+    """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows."""
+    decoder, tokenizer, device = writer.decoder, _tokenizer(shop), shop.accelerator.device
     condition = plugins.load("condition", condition_name)
     read = condition.windows_to_read(windows)
-    size = max(1, shop.study.compute.batch_tokens // windows[0].length)
-    device = shop.accelerator.device
-    tokenizer = _tokenizer(shop)
+    length = windows[0].length
+    size = max(1, shop.study.compute.batch_tokens // length)
     for i in range(0, len(windows), size):
         batch, source = windows[i : i + size], read[i : i + size]
-        ids = torch.from_numpy(np.stack([w.token_ids for w in batch])).to(device)
+        ids = np.stack([w.token_ids for w in batch])
         with torch.no_grad():
             if condition.reads:
                 memory = shop.encode(torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
             else:
                 memory = decoder.adapter.empty(len(batch))
             memory = condition.hand_over(memory)
-            nats, predicted = decoder(memory, ids)
-        written = write_back(decoder, memory, ids.shape[1])
-        texts = tokenizer.batch_decode([w.ids for w in written], clean_up_tokenization_spaces=False)
-        # EOS is scored in training and not here: it is no token of the source
-        nats_of, predicted_of = nats[:, :-1].cpu().numpy(), predicted[:, :-1].cpu().numpy()
-        yield [
-            {
-                "doc_id": w.doc_id,
-                "window_id": w.window_id,
-                "domain": w.domain,
-                "source": w.source,
-                "dialect": w.dialect,
-                "prefix": w.prefix,
-                "reference_ids": w.token_ids,
-                "char_start": w.char_start,
-                "char_end": w.char_end,
-                "predicted_ids": predicted_of[n],
-                "token_nats": nats_of[n],
-                "reconstruction_ids": written[n].ids,
-                "stopped": written[n].stopped,
-                "reference": shop.windows.window_text(w),
-                "reconstruction": texts[n],
-            }
-            for n, w in enumerate(batch)
-        ]
+            nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
+        written = writer.write(memory, length)
+        columns = {
+            **{name: [value] * len(batch) for name, value in key.items()},
+            **{name: [getattr(w, name) for w in batch] for name in _OF_WINDOW},
+            "reference_ids": _lists(ids),
+            "char_start": _lists(np.stack([w.char_start for w in batch])),
+            "char_end": _lists(np.stack([w.char_end for w in batch])),
+            # EOS is scored in training and not here: it is no token of the source
+            "predicted_ids": _lists(predicted[:, :-1].cpu().numpy()),
+            "token_nats": _lists(nats[:, :-1].cpu().numpy()),
+            "reconstruction_ids": [w.ids for w in written],
+            "stopped": [w.stopped for w in written],
+            "reference": [shop.windows.window_text(w) for w in batch],
+            "reconstruction": tokenizer.batch_decode([w.ids for w in written], clean_up_tokenization_spaces=False),
+        }  # fmt: skip
+        wanted = schema.arrow("decoded")
+        # _lists gives the widest integers, the schema says which
+        yield pa.table([pa.array(columns[c.name]).cast(c.type) for c in wanted], schema=wanted)
 
 
-def _write_decoded(target: Path, rows: list[dict[str, Any]]) -> None:
-    target.parent.mkdir(exist_ok=True)
-    with replacing(target) as part:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema.arrow("decoded")), part, compression="zstd")
+def _lists(rows: npt.NDArray[Any]) -> pa.ListArray:
+    """An array [windows, L] as a column of lists."""
+    offsets = np.arange(0, rows.size + 1, rows.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(rows).reshape(-1))
 
 
 # ---- score, estimate, report ----------------------------------------------------------------------------------------

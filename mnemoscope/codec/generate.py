@@ -1,17 +1,24 @@
-"""Greedy reconstruction from a memory alone.  The length comes from the window; there is no cap and no default."""
+"""Greedy reconstruction from a memory alone.  The length comes from the window; there is no cap and no default.
+
+Windows are written in slots: a row that ends makes room for the next window, so a few long rows do not keep many idle.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.memory.memory import Memory
 
-#: steps between looks at which rows have ended; each look waits for the device
-LOOK_EVERY = 8
+#: tokens written between looks at which rows have ended; each look waits for the device
+STRIDE = 8
+#: rows written at once, at most, and the memory that they may take
+ROWS = 1024
+BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,36 +29,125 @@ class Reconstruction:
     stopped: bool
 
 
-@torch.no_grad()
-def reconstruct(decoder: Decoder, memory: Memory, length: int) -> list[Reconstruction]:
-    """Writes each window of a batch from its memory, taking the most likely token at every step.
+class _Slots:
+    """Rows that are written together, in buffers that stay where they are, so that a GPU can replay the writing.
 
-    Stops a row at EOS, or after ``2 * length`` tokens.  Rows do not influence one another.
-
-    Args:
-        memory: of B windows of ``length`` tokens.
+    Attributes:
+        token: the last token of each row [S, 1] int64.
+        ended: rows that wrote EOS, and rows without a window [S] bool.
+        memory: of each row.
+        out: the last STRIDE tokens of each row [S, STRIDE] int64; EOS after EOS.
     """
-    batch, limit = memory.batch, 2 * length
-    device = decoder.adapter.device
-    written = torch.full((batch, limit), decoder.eos, dtype=torch.int64, device=device)
-    rows = torch.arange(batch, device=device)
-    token = torch.full((batch, 1), decoder.bos, dtype=torch.int64, device=device)
-    ended = torch.zeros(batch, dtype=torch.bool, device=device)
-    for step in range(limit):
-        logits, memory = decoder.adapter(token, memory)
-        token = logits.argmax(-1)
-        token = torch.where(ended.unsqueeze(1), decoder.eos, token)
-        written[rows, step] = token.squeeze(1)
-        ended = ended | (token.squeeze(1) == decoder.eos)
-        if (step + 1) % LOOK_EVERY == 0:
-            going: Tensor = (~ended).nonzero().squeeze(1)
-            if len(going) == 0:
+
+    def __init__(self, decoder: Decoder, size: int):
+        device = decoder.adapter.device
+        self.decoder, self.size = decoder, size
+        self.token = torch.full((size, 1), decoder.bos, dtype=torch.int64, device=device)
+        self.ended = torch.ones(size, dtype=torch.bool, device=device)
+        self.memory = decoder.adapter.empty(size)
+        self.out = torch.empty(size, STRIDE, dtype=torch.int64, device=device)
+        self.runs = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def put(self, rows: Tensor, token: Tensor | int, memory: Memory) -> None:
+        """Lays windows into the slots ``rows`` [n] int64."""
+        self.token[rows] = token
+        self.ended[rows] = False
+        for name, part in self.memory.items():
+            part[rows] = memory[name].to(part.dtype)
+
+    def advance(self) -> None:
+        """Writes STRIDE tokens in every row."""
+        self.runs += 1
+        if not self.token.is_cuda or self.runs == 1:  # the first run compiles what the recording replays
+            self._write()
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self._write()
+        self.graph.replay()
+
+    def _write(self) -> None:
+        token, ended, memory = self.token, self.ended, self.memory
+        for step in range(STRIDE):
+            logits, memory = self.decoder.adapter(token, memory)
+            token = torch.where(ended.unsqueeze(1), self.decoder.eos, logits.argmax(-1))
+            ended = ended | (token.squeeze(1) == self.decoder.eos)
+            self.out[:, step] = token.squeeze(1)
+        self.token.copy_(token)
+        self.ended.copy_(ended)
+        for name, part in self.memory.items():
+            part.copy_(memory[name])
+
+
+class Writer:
+    """Writes windows back from their memories, taking the most likely token at every step.
+
+    Keeps its buffers, and on a GPU its recordings, from one call to the next; they stay right when other weights are
+    loaded into the decoder.
+    """
+
+    def __init__(self, decoder: Decoder):
+        self.decoder = decoder
+        fitting = max(1, BYTES // max(1, decoder.adapter.spec().bytes))
+        self.rows = min(ROWS, 1 << (fitting.bit_length() - 1))
+        self._slots: dict[int, _Slots] = {}
+
+    def _of_size(self, rows: int) -> _Slots:
+        """Slots for ``rows`` rows: as many as the next power of two, so that there are few sizes."""
+        size = min(self.rows, 1 << (rows - 1).bit_length())
+        if size not in self._slots:
+            self._slots[size] = _Slots(self.decoder, size)
+        slots = self._slots[size]
+        slots.ended.fill_(True)
+        return slots
+
+    @torch.no_grad()
+    def write(self, memory: Memory, length: int) -> list[Reconstruction]:
+        """Stops a window at EOS, or after ``2 * length`` tokens.  Windows do not influence one another.
+
+        Args:
+            memory: of B windows of ``length`` tokens.
+        """
+        batch, limit, eos = memory.batch, 2 * length, self.decoder.eos
+        device = self.decoder.adapter.device
+        # whole strides; what lies beyond the limit is cut off at the end
+        written = np.full((batch, -(-limit // STRIDE) * STRIDE), eos, dtype=np.int64)
+        slots = self._of_size(batch)
+        window = np.full(slots.size, -1)  # that each slot holds
+        position = np.zeros(slots.size, dtype=np.int64)
+        following = 0
+        while True:
+            free = np.flatnonzero(window < 0)
+            if following < batch and len(free):
+                free = free[: batch - following]
+                fresh = np.arange(following, following + len(free))
+                window[free], position[free] = fresh, 0
+                slots.put(
+                    torch.from_numpy(free).to(device), self.decoder.bos, memory.rows(torch.from_numpy(fresh).to(device))
+                )
+                following += len(free)
+            busy = np.flatnonzero(window >= 0)
+            if len(busy) == 0:
                 break
-            # rows that have ended cost as much as the others: drop them once they are half
-            if len(going) <= len(rows) // 2:
-                rows, token, ended, memory = rows[going], token[going], ended[going], memory.rows(going)
-    out = []
-    for ids in written.tolist():
-        stopped = decoder.eos in ids
-        out.append(Reconstruction(ids[: ids.index(decoder.eos)] if stopped else ids, stopped))
-    return out
+            if following == batch and 2 * len(busy) <= slots.size:
+                kept, rows = slots, torch.from_numpy(busy).to(device)
+                slots = self._of_size(len(busy))
+                slots.put(torch.arange(len(busy), device=device), kept.token[rows], kept.memory.rows(rows))
+                window = np.append(window[busy], np.full(slots.size - len(busy), -1))
+                position = np.append(position[busy], np.zeros(slots.size - len(busy), dtype=np.int64))
+                busy = np.arange(len(busy))
+            slots.advance()
+            out = slots.out.cpu().numpy()
+            columns = position[busy, None] + np.arange(STRIDE)
+            written[window[busy, None], columns] = out[busy]
+            position[busy] += STRIDE
+            done = busy[(out[busy, -1] == eos) | (position[busy] >= limit)]
+            window[done] = -1
+        return [_reconstruction(row, eos) for row in written[:, :limit]]
+
+
+def _reconstruction(row: np.ndarray, eos: int) -> Reconstruction:
+    ends = np.flatnonzero(row == eos)
+    return Reconstruction(row[: ends[0]].tolist() if len(ends) else row.tolist(), bool(len(ends)))

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from mnemoscope.errors import RunError
 from mnemoscope.train import checkpoint
 from mnemoscope.train.plan import Plan
+from mnemoscope.train.step import Loss, optimiser_for, step_for
 from mnemoscope.types import IntArray
 
-#: (module, ids [B, T] int64) -> nats of every target, any shape
-Loss = Callable[[nn.Module, Tensor], Tensor]
 #: (generator, window length, windows) -> ids [windows, T] int64
 Draw = Callable[[np.random.Generator, int, int], IntArray]
 #: (tokens seen, tokens in all, mean nats of the last steps)
@@ -31,22 +30,6 @@ Progress = Callable[[int, int, float], None]
 READ_EVERY = 50
 #: seconds after which one process alone reads it anyway, so that slow steps show
 READ_AFTER = 1.0
-
-
-def optimiser_for(module: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    """AdamW; matrices of linear maps and embeddings decay, all else (norms, A, D, biases, convolutions) does not."""
-    decaying = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear | nn.Embedding)}
-    matrices = [p for p in module.parameters() if p.requires_grad and id(p) in decaying]
-    others = [p for p in module.parameters() if p.requires_grad and id(p) not in decaying]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": plan.optimiser.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=plan.optimiser.learning_rate,
-        betas=plan.optimiser.betas,
-        fused=next(module.parameters()).is_cuda,
-    )
 
 
 def fit(
@@ -90,6 +73,7 @@ def fit(
         first, seen, seconds = state["step"], state["tokens"], state["seconds"]
         rng.bit_generator.state = state["generator"]
     prepared, stepping = accelerator.prepare(module, optimiser)
+    advance = step_for(prepared, stepping, loss, plan.optimiser.clip, accelerator)
     total = plan.tokens
     pending: list[tuple[dict[str, Any], Tensor]] = []
     started = shown = time.monotonic()
@@ -113,25 +97,12 @@ def fit(
     for step in range(first, plan.steps):
         length, windows = int(plan.lengths[step]), plan.windows(step)
         ids = torch.from_numpy(draw(rng, length, windows)[rank::world])
-        if accelerator.device.type == "cuda":
-            ids = ids.pin_memory()
-        ids = ids.to(accelerator.device, non_blocking=True)
         rate = plan.learning_rate(step)
-        for group in stepping.param_groups:
-            group["lr"] = rate
-        with accelerator.autocast():
-            nats = loss(prepared, ids)
-        targets = nats.numel() // len(ids) * windows
-        mean = nats.sum() / targets
-        # data-parallel gradients are averaged over processes; the loss is a sum over them
-        accelerator.backward(mean * world)
-        accelerator.clip_grad_norm_(prepared.parameters(), plan.optimiser.clip)
-        stepping.step()
-        stepping.zero_grad(set_to_none=True)
+        mean = advance(ids, windows, rate)
         seen += windows * length
         elapsed = seconds + time.monotonic() - started
         entry = {**row, "length": length, "step": step, "tokens": seen, "learning_rate": rate, "seconds": elapsed}
-        pending.append((entry, mean.detach()))
+        pending.append((entry, mean))
         last = step + 1 == plan.steps
         # all processes must read at the same steps, so only one alone may go by the clock
         slow = world == 1 and time.monotonic() - shown > READ_AFTER
