@@ -41,6 +41,10 @@ def _distinct(names: list[Any]) -> list[Any]:
 Lengths = Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_rising)]
 
 
+#: of the recipe growing, unless a study says otherwise (measured in docs/notebook.md)
+GROWTH, BALANCE = 0.4, 0.5
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -134,12 +138,32 @@ class Decoder(Section):
     weights: str | None = Field(None, description="recipe trained: embedded name, or a folder of trained decoders")
     tokens: PositiveInt | None = Field(None, description="window tokens of training in all, over all lengths")
     batch_tokens: PositiveInt | None = Field(None, description="window tokens in a step")
-    growth: Fraction = Field(0.5, description="recipe growing: share of the training after which all lengths are in")
+    growth: Fraction | None = Field(
+        None, description=f"recipe growing: share of the training after which all lengths are in; {GROWTH} if left out"
+    )
+    shares: Annotated[list[PositiveFloat], Field(min_length=1)] | None = Field(
+        None, description="recipe growing: shares of the lengths, shortest first, once all are in; k for the k-th"
+    )
+    balance: Fraction | None = Field(
+        None,
+        description="recipe growing: 0 sums nats over the lengths, 1 their logarithms, so that short windows, nearly "
+        f"solved, are not drowned by long ones (train.plan.Plan); {BALANCE} if left out",
+    )
     optimiser: Optimiser | None = None
     checkpoint_every: PositiveInt = Field(200, description="steps")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_growing(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("recipe") == "growing":
+            values = {"growth": GROWTH, "balance": BALANCE} | values
+        return values
+
     @model_validator(mode="after")
     def _whole(self) -> Decoder:
+        given = [name for name in ("growth", "shares", "balance") if getattr(self, name) is not None]
+        if given and self.recipe != "growing":
+            raise ValueError(f"recipe {self.recipe!r} has no {', '.join(given)}: leave it out")
         if self.recipe == "trained":
             if self.weights is None:
                 raise ValueError("recipe 'trained' needs weights")
@@ -207,6 +231,9 @@ class Study(Section):
                 extra = set(d.lengths or []) - set(self.windows.lengths)
                 if extra:
                     raise ValueError(f"decoder {d.name!r} has lengths that the study has not: {sorted(extra)}")
+                lengths = d.lengths or self.windows.lengths
+                if d.shares is not None and len(d.shares) != len(lengths):
+                    raise ValueError(f"decoder {d.name!r} has {len(d.shares)} shares for {len(lengths)} lengths")
         return self
 
     def digest(self) -> str:

@@ -74,6 +74,8 @@ lengths = [16]
 tokens = 5000
 batch_tokens = 64
 growth = 0.25
+shares = [2.0]
+balance = 0.75
 checkpoint_every = 7
 optimiser = {{ {OPTIMISER} }}
 

@@ -54,12 +54,13 @@ class Job:
         assert d.batch_tokens is not None
         assert d.optimiser is not None
         if self.length is None:
+            assert d.growth is not None
+            assert d.balance is not None
             steps = max(1, d.tokens // d.batch_tokens)
-            lengths = growing(self.lengths, steps, d.growth, (study_seed, self.seed))
-        else:
-            steps = max(1, d.tokens // len(self.lengths) // d.batch_tokens)
-            lengths = fixed(self.length, steps)
-        return Plan(lengths, d.batch_tokens, d.optimiser, d.checkpoint_every)
+            lengths = growing(self.lengths, steps, d.growth, (study_seed, self.seed), d.shares)
+            return Plan(lengths, d.batch_tokens, d.optimiser, d.checkpoint_every, d.balance)
+        steps = max(1, d.tokens // len(self.lengths) // d.batch_tokens)
+        return Plan(fixed(self.length, steps), d.batch_tokens, d.optimiser, d.checkpoint_every)
 
 
 def lengths_of(decoder: config.Decoder, study: config.Study) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def fit(
         first, seen, seconds = state["step"], state["tokens"], state["seconds"]
         rng.bit_generator.state = state["generator"]
     prepared, stepping = accelerator.prepare(module, optimiser)
-    advance = step_for(prepared, stepping, loss, plan.optimiser.clip, accelerator)
+    advance = step_for(prepared, stepping, loss, plan, accelerator)
     total = plan.tokens
     pending: list[tuple[dict[str, Any], Tensor]] = []
     started = shown = time.monotonic()

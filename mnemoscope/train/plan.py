@@ -12,6 +12,9 @@ from mnemoscope import config
 from mnemoscope.errors import RunError
 from mnemoscope.types import IntArray
 
+#: nats a target below which a length counts as solved
+FLOOR = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -20,12 +23,15 @@ class Plan:
     Attributes:
         lengths: window length of each optimiser step, int64 [steps].
         batch_tokens: window tokens in a step; a step has max(1, batch_tokens // length) windows.
+        balance: a step's gradient is divided by (its nats a target + FLOOR) ** balance: at 0 the training minimises
+            the sum over lengths of their nats, at 1 that of their logarithms.
     """
 
     lengths: IntArray
     batch_tokens: int
     optimiser: config.Optimiser
     checkpoint_every: int
+    balance: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -61,12 +67,14 @@ class Plan:
         return o.learning_rate * (o.final + (1 - o.final) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def growing(lengths: Sequence[int], steps: int, growth: float, seed: tuple[int, ...]) -> IntArray:
+def growing(
+    lengths: Sequence[int], steps: int, growth: float, seed: tuple[int, ...], shares: Sequence[float] | None = None
+) -> IntArray:
     """Window lengths of the recipe ``growing``: one decoder for all lengths.
 
     For the first ``growth`` of the steps the longest length in play rises through ``lengths``; half of these steps take
-    that longest one, the others any that is in play.  After it all are in play, the k-th shortest with a share
-    proportional to k: long windows are harder, and what is learnt on them serves the short ones.  A decoder learns to
+    that longest one, the others any that is in play.  After it all are in play with their ``shares``; by default the
+    k-th shortest has k: long windows are harder, and what is learnt on them serves the short ones.  A decoder learns to
     read a memory on windows so short that it can succeed, and keeps it as they grow (docs/notebook.md).
     """
     rng = np.random.default_rng([*seed, 1])
@@ -74,10 +82,10 @@ def growing(lengths: Sequence[int], steps: int, growth: float, seed: tuple[int, 
     rising = round(growth * steps)
     longest = np.minimum(np.arange(steps) * len(ladder) // max(1, rising), len(ladder) - 1)
     in_play = (rng.random(steps) * (longest + 1)).astype(np.int64)
-    shares = np.cumsum(np.arange(1, len(ladder) + 1))
-    by_rank = np.searchsorted(shares, rng.random(steps) * shares[-1], side="right")
+    edges = np.cumsum(np.arange(1, len(ladder) + 1) if shares is None else shares)
+    by_share = np.searchsorted(edges, rng.random(steps) * edges[-1], side="right")
     take_longest = rng.random(steps) < 0.5
-    return ladder[np.where(np.arange(steps) >= rising, by_rank, np.where(take_longest, longest, in_play))]
+    return ladder[np.where(np.arange(steps) >= rising, by_share, np.where(take_longest, longest, in_play))]
 
 
 def fixed(length: int, steps: int) -> IntArray:

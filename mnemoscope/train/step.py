@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mnemoscope.train.plan import Plan
+from mnemoscope.train.plan import FLOOR, Plan
 
 #: (module, ids [B, T] int64) -> nats of every target, any shape
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -41,13 +41,12 @@ class Step:
 
     Args:
         module, optimiser: prepared by ``accelerator``.
-        clip: largest norm of the gradient.
     """
 
     def __init__(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, clip: float, accelerator: Accelerator
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, plan: Plan, accelerator: Accelerator
     ):
-        self.module, self.optimiser, self.loss, self.clip = module, optimiser, loss, clip
+        self.module, self.optimiser, self.loss, self.plan = module, optimiser, loss, plan
         self.accelerator = accelerator
 
     def __call__(self, ids: Tensor, windows: int, rate: float) -> Tensor:
@@ -76,8 +75,11 @@ class Step:
             nats = self.loss(self.module, ids)
         mean = nats.sum() / (nats.numel() // len(ids) * windows)
         # data-parallel gradients are averaged over processes; the loss is a sum over them
-        self.accelerator.backward(mean * self.accelerator.num_processes)
-        self.accelerator.clip_grad_norm_(self.module.parameters(), self.clip)
+        scale: Tensor | int = self.accelerator.num_processes
+        if self.plan.balance:
+            scale = scale / (self.accelerator.reduce(mean.detach(), "sum") + FLOOR) ** self.plan.balance
+        self.accelerator.backward(mean * scale)
+        self.accelerator.clip_grad_norm_(self.module.parameters(), self.plan.optimiser.clip)
         self.optimiser.step()
         return mean.detach()
 
@@ -87,9 +89,9 @@ class GraphedStep(Step):
     recorded, and replayed from then on.  All recordings share one pool of memory."""
 
     def __init__(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, clip: float, accelerator: Accelerator
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, plan: Plan, accelerator: Accelerator
     ):
-        super().__init__(module, optimiser, loss, clip, accelerator)
+        super().__init__(module, optimiser, loss, plan, accelerator)
         self.seen: set[torch.Size] = set()
         self.recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self.pool = torch.cuda.graph_pool_handle()
@@ -123,8 +125,8 @@ class GraphedStep(Step):
 
 
 def step_for(
-    module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, clip: float, accelerator: Accelerator
+    module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, plan: Plan, accelerator: Accelerator
 ) -> Step:
     """The fastest step that this device allows."""
     alone_on_gpu = accelerator.device.type == "cuda" and accelerator.num_processes == 1
-    return (GraphedStep if alone_on_gpu else Step)(module, optimiser, loss, clip, accelerator)
+    return (GraphedStep if alone_on_gpu else Step)(module, optimiser, loss, plan, accelerator)

@@ -1,0 +1,58 @@
+"""Window lengths and the weight of a step, against what their definitions say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnemoscope import config
+from mnemoscope.train.plan import FLOOR, Plan, fixed, growing
+from mnemoscope.train.processes import accelerator
+from mnemoscope.train.step import Step
+
+LADDER = (4, 8, 16)
+
+
+def test_lengths_grow_in_equal_spans() -> None:
+    lengths = growing(LADDER, 3000, 0.6, (0,))
+    for rank, longest in enumerate(LADDER):
+        span = lengths[rank * 600 : (rank + 1) * 600]
+        assert span.max() == longest
+        # half take the longest in play, the others any of those in play
+        assert (span == longest).mean() == pytest.approx(0.5 + 0.5 / (rank + 1), abs=0.07)
+
+
+@pytest.mark.parametrize(("shares", "expected"), [(None, [1 / 6, 2 / 6, 3 / 6]), ([5.0, 1.0, 4.0], [0.5, 0.1, 0.4])])
+def test_shares_hold_once_all_lengths_are_in(shares: list[float] | None, expected: list[float]) -> None:
+    lengths = growing(LADDER, 20000, 0.25, (1,), shares)[5000:]
+    assert [(lengths == n).mean() for n in LADDER] == pytest.approx(expected, abs=0.02)
+
+
+class Scaled(nn.Module):
+    """Nats that are proportional to the one weight, so that the gradient is known: d(w * x)/dw = x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.weight * ids.float()
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_balance_divides_the_gradient(balance: float) -> None:
+    """Nats 2 * mean(3, 1, 2, 2) = 4, gradient 2; divided by 4 ** balance, by hand."""
+    module = Scaled()
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+    settings = config.Optimiser(learning_rate=1.0, clip=100.0)
+    plan = Plan(fixed(4, 1), 4, settings, 1, balance)
+    step = Step(module, optimiser, lambda m, ids: m(ids), plan, accelerator(config.Compute(device="cpu")))
+    assert step(torch.tensor([[3, 1, 2, 2]]), 1, 1.0) == pytest.approx(4.0)
+    assert 2.0 - module.weight.item() == pytest.approx(2.0 / (4.0 + FLOOR) ** balance, rel=1e-6)
+
+
+def test_fixed_has_one_length() -> None:
+    assert np.unique(fixed(7, 5)).tolist() == [7]
+    assert len(fixed(7, 5)) == 5
