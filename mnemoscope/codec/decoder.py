@@ -16,9 +16,6 @@ from torch.nn import functional as F
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory
 
-#: tokens whose logits are held at once
-CHUNK = 16384
-
 
 class Decoder(nn.Module):
     """A copy of a language model, every weight of it trained, that starts from a memory.
@@ -53,13 +50,8 @@ class Decoder(nn.Module):
         inputs = F.pad(ids, (1, 0), value=self.bos)
         targets = F.pad(ids, (0, 1), value=self.eos)
         hidden, _ = self.adapter.hidden(inputs, memory)
-        nats, predicted = [], []
-        # the logits of a whole batch are its largest tensor by far: never more of them at once than CHUNK tokens' worth
-        for h, target in zip(hidden.flatten(0, 1).split(CHUNK), targets.flatten().split(CHUNK), strict=True):
-            logits = self.adapter.head(h)
-            nats.append(F.cross_entropy(logits.float(), target, reduction="none"))
-            predicted.append(logits.detach().argmax(-1))
-        return torch.cat(nats).view_as(targets), torch.cat(predicted).view_as(targets)
+        nats, predicted = self.adapter.cross_entropy(hidden.flatten(0, 1), targets.flatten())
+        return nats.view_as(targets), predicted.view_as(targets)
 
 
 @torch.no_grad()

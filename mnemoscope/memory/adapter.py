@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mnemoscope.kernels import cross_entropy_ref
 from mnemoscope.memory.memory import Memory, MemorySpec, Part
 
 
@@ -56,6 +57,14 @@ class Adapter(nn.Module, ABC):
     @abstractmethod
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., d]."""
+
+    def cross_entropy(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`head` gives to ``targets`` [T] int64 after ``hidden`` [T, d], never held for all T at once.
+
+        Returns:
+            -ln p of each target [T] float32, with gradients, and the most likely token [T] int64.
+        """
+        return cross_entropy_ref.of_head(self.head, hidden, targets, self.vocabulary)
 
     def forward(self, ids: Tensor, start: Memory | None = None) -> tuple[Tensor, Memory]:
         """Logits [B, L, V] and the memory after the last token; arguments as in :meth:`hidden`."""

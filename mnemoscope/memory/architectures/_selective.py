@@ -9,8 +9,11 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mnemoscope.kernels.cross_entropy import linear_cross_entropy
+from mnemoscope.kernels.norm import add_norm
+from mnemoscope.kernels.precision import of_linear
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory, MemorySpec, Part
 
@@ -51,22 +54,23 @@ class SelectiveAdapter(Adapter):
         memory = self.empty(ids.shape[0]) if start is None else start
         backbone = self.model.backbone
         h = backbone.embeddings(ids)
+        if self.model.config.residual_in_fp32:
+            h = h.to(self.state_dtype)
+        y: Tensor | None = None
         end: dict[str, Tensor] = {}
+
+        def read(norm: Any) -> tuple[Tensor, Tensor]:
+            """The stream with what the last block added, and what a linear map takes of it."""
+            return add_norm(h, y, norm.weight, norm.variance_epsilon, of_linear(norm.weight), backend=self.scan)
+
         for i, layer in enumerate(backbone.layers):
-            residual = h.to(self.state_dtype) if layer.residual_in_fp32 else h
-            x = rms_norm(h, layer.norm)
+            h, x = read(layer.norm)
             y, conv, ssm = self.mix(layer.mixer, x, memory[f"layers.{i}.conv"], memory[f"layers.{i}.ssm"])
             end[f"layers.{i}.ssm"], end[f"layers.{i}.conv"] = ssm, conv
-            h = residual + y
-        return rms_norm(h, backbone.norm_f), Memory(end)
+        return read(backbone.norm_f)[1], Memory(end)
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.model.lm_head(hidden.to(self.model.lm_head.weight.dtype))
 
-
-def rms_norm(x: Tensor, norm: Any) -> Tensor:
-    """Root-mean-square norm of [..., d] in at least float32; the result has the weight's dtype."""
-    weight: Tensor = norm.weight
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    eps: float = norm.variance_epsilon
-    return nn.functional.rms_norm(x.to(exact), (x.shape[-1],), weight.to(exact), eps).to(weight.dtype)
+    def cross_entropy(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return linear_cross_entropy(hidden, self.model.lm_head.weight, targets, backend=self.scan)
