@@ -12,7 +12,6 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mnemoscope import plugins
 from mnemoscope.errors import ConfigError
@@ -29,9 +28,10 @@ class LanguageModel(nn.Module):
         self.adapter = adapter
 
     def forward(self, ids: Tensor) -> Tensor:
-        logits, _ = self.adapter(ids[:, :-1])
+        hidden, _ = self.adapter.hidden(ids[:, :-1], None)
         targets = ids[:, 1:]
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view_as(targets)
+        nats, _ = self.adapter.cross_entropy(hidden.flatten(0, 1), targets.flatten())
+        return nats.view_as(targets)
 
 
 def new_model(architecture: str, shape: dict[str, Any], vocabulary: int, end_of_text: int, seed: int) -> Adapter:
