@@ -11,8 +11,8 @@ from mnemoscope.kernels.scan import choose
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor, *, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`mnemoscope.kernels.conv_ref.causal_conv`; Triton takes kernels of up to 4 taps."""
-    if weight.shape[1] <= 4 and choose(backend, x.device.type, start.dtype) == "triton":
+    """See :func:`mnemoscope.kernels.conv_ref.causal_conv`; Triton takes kernels of 2 to 4 taps."""
+    if 2 <= weight.shape[1] <= 4 and choose(backend, x.device.type, start.dtype) == "triton":
         from mnemoscope.kernels import conv_triton
 
         return conv_triton.causal_conv(x, weight, bias, start)
