@@ -1,16 +1,22 @@
-"""The selective scan in Triton: sequential in time, states in registers, recomputed by chunks for the backward pass.
+"""The selective scan in Triton: sequential in time, the state in registers, recomputed for the backward pass.
 
-Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`.  A program owns BD channels of one window and walks
-through its tokens; the forward pass keeps the state at the start of every CHUNK tokens, the backward pass computes a
-chunk's states again into a scratch buffer and walks them in reverse.  Sums over channels (gradients of B and C) and
-over windows (of A, D, dt_bias) are written as partial sums and added afterwards, so that results do not depend on the
-order in which programs finish.
+Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`.  A program is one warp; each of its lanes owns one
+channel, with up to K = 16 numbers of its state as K / 4 blocks [32, 4], so that a sum over the state needs no other
+lane and nothing per channel is computed twice.  A longer state is walked in slices of K, whose sums over the state
+add up in memory.  The program walks through the tokens of some windows, T tokens at a time.
 
-Prefixes: p_ pointer, b_ block in registers, o_ offset, m_ mask, i_ program or loop index.
+The forward pass keeps the state every PARTS T tokens; the backward pass computes the states of T tokens again from
+there and holds them while it walks back.  Sums over channels (gradients of B and C) and over windows (of A, D,
+dt_bias) are written as partial sums and added afterwards, so that results do not depend on the order in which programs
+finish.
+
+Prefixes: p_ pointer, s_ distance between the rows of two tokens, b_ block in registers, o_ offset, m_ mask, i_ program
+or loop index.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,222 +24,471 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNK = 32
+LANES = tl.constexpr(32)
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _softplus(x):
-    return tl.where(x > 20.0, x, tl.log(1.0 + tl.exp(tl.minimum(x, 20.0))))
+def _reciprocal(b_x):
+    """1 / x of a positive x, in two instructions where a division takes nine."""
+    b_root = tl.rsqrt(b_x)
+    return b_root * b_root
 
 
 @triton.jit
+def _sigmoid(b_x):
+    return _reciprocal(1.0 + tl.exp2(tl.minimum(b_x * -LOG2E, 120.0)))
+
+
+@triton.jit
+def _softplus(b_x):
+    """Softplus and its slope.
+
+    With e = exp(-|x|), log(1 + e) = 2 artanh(e / (2 + e)) keeps its relative precision however small the step, and its
+    series in the square of at most 1/3 takes fewer instructions than a logarithm.
+    """
+    b_e = tl.exp2(tl.abs(b_x) * -LOG2E)
+    b_r = _reciprocal((1.0 + b_e) * (2.0 + b_e))
+    b_s = b_e * (1.0 + b_e) * b_r
+    b_q = b_s * b_s
+    b_series = 1.0 / 11 + b_q * (1.0 / 13)
+    b_series = 1.0 / 9 + b_q * b_series
+    b_series = 1.0 / 7 + b_q * b_series
+    b_series = 1.0 / 5 + b_q * b_series
+    b_series = 1.0 / 3 + b_q * b_series
+    b_log = 2.0 * b_s * (1.0 + b_q * b_series)
+    return tl.maximum(b_x, 0.0) + b_log, tl.where(b_x < 0.0, b_e, 1.0) * (2.0 + b_e) * b_r
+
+
+@triton.jit
+def _load(p, o, m):
+    return tl.load(p + o, mask=m, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _load_row(p, o_d, m_d, i_n, N: tl.constexpr, K: tl.constexpr):
+    """Numbers i_n to i_n + K of the rows at o_d, beyond N zero: K / 4 blocks [32, 4]."""
+    x: tl.tuple = ()
+    for k in tl.static_range(0, K, 4):
+        o_n = i_n + k + tl.arange(0, 4)
+        m = m_d[:, None]
+        if N % K:
+            m = m & (o_n < N)[None, :]
+        x += (_load(p, o_d[:, None] + o_n[None, :], m),)
+    return x
+
+
+@triton.jit
+def _store_row(p, o_d, m_d, i_n, x, N: tl.constexpr, K: tl.constexpr):
+    for k in tl.static_range(0, K, 4):
+        o_n = i_n + k + tl.arange(0, 4)
+        m = m_d[:, None]
+        if N % K:
+            m = m & (o_n < N)[None, :]
+        tl.store(p + o_d[:, None] + o_n[None, :], x[k // 4], mask=m)
+
+
+@triton.jit
+def _scale(x, factor):
+    out: tl.tuple = ()
+    for k in tl.static_range(len(x)):
+        out += (x[k] * factor,)
+    return out
+
+
+@triton.jit
+def _advance(h, A, b_dt, b_x, B):
+    """The state after one more token; A is in units of log 2, since exp2 is one instruction."""
+    out: tl.tuple = ()
+    for k in tl.static_range(len(h)):
+        out += (tl.exp2(b_dt[:, None] * A[k]) * h[k] + b_x[:, None] * B[k],)
+    return out
+
+
+@triton.jit
+def _dot(x, y):
+    b_sum = x[0] * y[0]
+    for k in tl.static_range(1, len(x)):
+        b_sum += x[k] * y[k]
+    return tl.sum(b_sum, 1)
+
+
+@triton.jit
+def _swap(b_x, o_l, bit):
+    """What the lane whose number differs in one bit holds."""
+    o_from = o_l ^ bit
+    if len(b_x.shape) == 2:
+        o_from = tl.broadcast_to(o_from[:, None], b_x.shape)
+    return tl.gather(b_x, o_from, 0)
+
+
+@triton.jit
+def _halve(b_low, b_high, o_l, bit):
+    """Sums over pairs of lanes: of the first block in the lane without the bit, of the second in the one with it."""
+    m_high = (o_l & bit) != 0
+    if len(b_low.shape) == 2:
+        m_high = m_high[:, None]
+    return tl.where(m_high, b_high, b_low) + _swap(tl.where(m_high, b_low, b_high), o_l, bit)
+
+
+@triton.jit
+def _sum_lanes(x, o_l):
+    """Sums over 16 lanes of J <= 4 blocks [32, 4]: half a sum per lane and level, where reducing each is five.
+
+    Lane l holds the sum of number (column 2 (v % 2) + v // 2 % 2 of block v // 4), v = l % 16 // (4 / J).
+    """
+    bit: tl.constexpr = 8 // len(x)
+    for i in tl.static_range(2):
+        if len(x) > 1:
+            out: tl.tuple = ()
+            for k in tl.static_range(len(x) // 2):
+                out += (_halve(x[k], x[k + len(x) // 2], o_l, 8 >> i),)
+            x = out
+    b_even, b_odd = tl.split(tl.reshape(x[0], [LANES, 2, 2]))
+    b_first, b_second = tl.split(_halve(b_even, b_odd, o_l, bit))
+    b_x = _halve(b_first, b_second, o_l, bit // 2)
+    for i in tl.static_range(2, 4):
+        if bit >> i:
+            b_x += _swap(b_x, o_l, bit >> i)
+    return b_x
+
+
+@triton.jit(do_not_specialize=["batch", "L", "windows"])
 def scan_fwd_kernel(
-    p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_y, p_end, p_saved,
-    L, D, N, G,
-    BD: tl.constexpr, BN: tl.constexpr, CHUNK: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
-    SAVE: tl.constexpr,
+    p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_y, p_end, p_saved, p_sums,
+    s_u, s_dt, s_B, s_C, s_z, batch, L, D, per, windows,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    i_b, i_d = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    o_d, o_n = i_d * BD + tl.arange(0, BD), tl.arange(0, BN)
-    m_d, m_n = o_d < D, o_n < N
-    m_dn = m_d[:, None] & m_n[None, :]
-    o_dn = o_d[:, None] * N + o_n[None, :]
-    i_g = (i_d * BD) // (D // G)
-    b_A = tl.load(p_A + o_dn, mask=m_dn, other=0.0).to(tl.float32)
-    b_D = tl.load(p_D + o_d, mask=m_d, other=0.0).to(tl.float32)
-    if HAS_BIAS:
-        b_bias = tl.load(p_bias + o_d, mask=m_d, other=0.0).to(tl.float32)
-    b_h = tl.load(p_start + i_b * D * N + o_dn, mask=m_dn, other=0.0).to(tl.float32)
-    chunks = (L + CHUNK - 1) // CHUNK
-    for t in range(0, L):
-        if SAVE:  # noqa: SIM102  decided when the kernel is compiled, unlike the next
-            if t % CHUNK == 0:
-                tl.store(p_saved + (i_b * chunks + t // CHUNK) * D * N + o_dn, b_h, mask=m_dn)
-        row = (i_b * L + t) * D
-        col = ((i_b * L + t) * G + i_g) * N
-        b_u = tl.load(p_u + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-        b_dt = tl.load(p_dt + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-        b_B = tl.load(p_B + col + o_n, mask=m_n, other=0.0).to(tl.float32)
-        b_C = tl.load(p_C + col + o_n, mask=m_n, other=0.0).to(tl.float32)
-        if HAS_BIAS:
-            b_dt = _softplus(b_dt + b_bias)
-        b_h = tl.exp(b_dt[:, None] * b_A) * b_h + (b_dt * b_u)[:, None] * b_B[None, :]
-        b_y = tl.sum(b_h * b_C[None, :], axis=1) + b_D * b_u
-        if HAS_Z:
-            b_z = tl.load(p_z + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-            b_y = b_y * b_z * tl.sigmoid(b_z)
-        tl.store(p_y + row + o_d, b_y, mask=m_d)
-    tl.store(p_end + i_b * D * N + o_dn, b_h, mask=m_dn)
+    o_l = tl.arange(0, LANES)
+    m_l, o_all = o_l >= 0, o_l * 0  # every lane reads the same; comparing blocks keeps masks blocks of booleans
+    i_p = tl.program_id(0)
+    i_g, o_g = i_p // tl.cdiv(per, LANES), i_p % tl.cdiv(per, LANES) * LANES + o_l
+    o_d, m_d = i_g * per + o_g, o_g < per
+    slices: tl.constexpr = (N + K - 1) // K
+    chunks = tl.cdiv(L, T)
+    b_D = _load(p_D, o_d, m_d)
+    first = tl.program_id(1).to(tl.int64) * windows
+    for i_s in range(slices):
+        i_n = i_s * K
+        A = _scale(_load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
+        for i_w in range(0, tl.minimum(windows, batch - first)):
+            i_b = first + i_w
+            i_row = i_b * L
+            q_u, q_dt, q_y = p_u + i_row * s_u, p_dt + i_row * s_dt, p_y + i_row * D
+            q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
+            h = _load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+            for i_c in range(chunks):
+                if p_saved is not None:  # noqa: SIM102  decided when the kernel is compiled, unlike the next
+                    if (i_c > 0) & (i_c % PARTS == 0):
+                        i_h = (i_b * ((chunks - 1) // PARTS) + i_c // PARTS - 1) * tl.num_programs(0) + i_p
+                        _store_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, h, K, K)
+                y: tl.tuple = ()
+                for i in tl.static_range(T):
+                    t = i_c * T + i
+                    row = t if EVEN else tl.minimum(t, L - 1)
+                    b_u = _load(q_u + row * s_u, o_d, m_d)
+                    b_dt = _load(q_dt + row * s_dt, o_d, m_d)
+                    if p_bias is not None:
+                        b_dt, _ = _softplus(b_dt + _load(p_bias, o_d, m_d))
+                    if not EVEN:  # beyond the end: a step of no length
+                        b_dt = tl.where(t < L, b_dt, 0.0)
+                    B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                    C = _load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
+                    h = _advance(h, A, b_dt, b_dt * b_u, B)
+                    b_y = _dot(h, C)
+                    if slices > 1:
+                        b_y += _load(p_sums + (i_row + row) * D, o_d, m_d & (o_all + i_s > 0))
+                        tl.store(p_sums + (i_row + row) * D + o_d, b_y, mask=m_d & (o_all + t < L))
+                    b_y += b_D * b_u
+                    if p_z is not None:
+                        b_z = _load(p_z + i_row * s_z + row * s_z, o_d, m_d)
+                        b_y = b_y * b_z * _sigmoid(b_z)
+                    y += (b_y,)
+                # after the loads of all T tokens, which must not wait for these
+                for i in tl.static_range(T):
+                    t = i_c * T + i
+                    tl.store(q_y + t * D + o_d, y[i], mask=m_d & (o_all + t < L))
+            _store_row(p_end + i_b * D * N, o_d * N, m_d, i_n, h, N, K)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "L", "windows"])
 def scan_bwd_kernel(
-    p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_saved, p_scratch, p_dy, p_dend,
-    p_du, p_ddt, p_dA, p_dB, p_dC, p_dD, p_dz, p_dbias, p_dstart,
-    L, D, N, G, NB,
-    BD: tl.constexpr, BN: tl.constexpr, CHUNK: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
+    p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_saved, p_dy, p_dend, p_sums,
+    p_du, p_ddt, p_dA, p_dBC, p_dD, p_dz, p_dbias, p_dstart,
+    s_u, s_dt, s_B, s_C, s_z, s_dy, batch, L, D, per, windows,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    i_b, i_d = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    o_d, o_n = i_d * BD + tl.arange(0, BD), tl.arange(0, BN)
-    m_d, m_n = o_d < D, o_n < N
-    m_dn = m_d[:, None] & m_n[None, :]
-    o_dn = o_d[:, None] * N + o_n[None, :]
-    o_s = tl.arange(0, BD)[:, None] * BN + o_n[None, :]
-    p_scratch += (i_b * NB + i_d) * CHUNK * BD * BN
-    i_g = (i_d * BD) // (D // G)
-    b_A = tl.load(p_A + o_dn, mask=m_dn, other=0.0).to(tl.float32)
-    b_D = tl.load(p_D + o_d, mask=m_d, other=0.0).to(tl.float32)
-    b_bias = tl.zeros([BD], dtype=tl.float32)
-    if HAS_BIAS:
-        b_bias = tl.load(p_bias + o_d, mask=m_d, other=0.0).to(tl.float32)
-    b_dh = tl.load(p_dend + i_b * D * N + o_dn, mask=m_dn, other=0.0).to(tl.float32)
-    b_dA = tl.zeros([BD, BN], dtype=tl.float32)
-    b_dD = tl.zeros([BD], dtype=tl.float32)
-    b_dbias = tl.zeros([BD], dtype=tl.float32)
-    chunks = (L + CHUNK - 1) // CHUNK
-    for i_c in range(0, chunks):
-        c = chunks - 1 - i_c
-        first = c * CHUNK
-        count = tl.minimum(CHUNK, L - first)
-        b_h = tl.load(p_saved + (i_b * chunks + c) * D * N + o_dn, mask=m_dn, other=0.0)
-        for i in range(0, count):
-            tl.store(p_scratch + i * BD * BN + o_s, b_h)
-            row = (i_b * L + first + i) * D
-            col = ((i_b * L + first + i) * G + i_g) * N
-            b_u = tl.load(p_u + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-            b_dt = tl.load(p_dt + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-            b_B = tl.load(p_B + col + o_n, mask=m_n, other=0.0).to(tl.float32)
-            if HAS_BIAS:
-                b_dt = _softplus(b_dt + b_bias)
-            b_h = tl.exp(b_dt[:, None] * b_A) * b_h + (b_dt * b_u)[:, None] * b_B[None, :]
-        tl.debug_barrier()
-        for j in range(0, count):
-            i = count - 1 - j
-            row = (i_b * L + first + i) * D
-            col = ((i_b * L + first + i) * G + i_g) * N
-            b_u = tl.load(p_u + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-            b_raw = tl.load(p_dt + row + o_d, mask=m_d, other=0.0).to(tl.float32) + b_bias
-            b_B = tl.load(p_B + col + o_n, mask=m_n, other=0.0).to(tl.float32)
-            b_C = tl.load(p_C + col + o_n, mask=m_n, other=0.0).to(tl.float32)
-            b_dy = tl.load(p_dy + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-            b_dt = b_raw
-            if HAS_BIAS:
-                b_dt = _softplus(b_raw)
-            b_prev = tl.load(p_scratch + i * BD * BN + o_s)
-            b_a = tl.exp(b_dt[:, None] * b_A)
-            b_h = b_a * b_prev + (b_dt * b_u)[:, None] * b_B[None, :]
-            if HAS_Z:
-                b_z = tl.load(p_z + row + o_d, mask=m_d, other=0.0).to(tl.float32)
-                b_y = tl.sum(b_h * b_C[None, :], axis=1) + b_D * b_u
-                b_sig = tl.sigmoid(b_z)
-                tl.store(p_dz + row + o_d, b_dy * b_y * b_sig * (1.0 + b_z * (1.0 - b_sig)), mask=m_d)
-                b_dy = b_dy * b_z * b_sig
-            b_dD += b_dy * b_u
-            b_dh += b_dy[:, None] * b_C[None, :]
-            b_hB = tl.sum(b_dh * b_B[None, :], axis=1)
-            part = ((i_d * tl.num_programs(0) + i_b) * L + first + i) * N
-            tl.store(p_dC + part + o_n, tl.sum(b_dy[:, None] * b_h, axis=0), mask=m_n)
-            tl.store(p_dB + part + o_n, tl.sum(b_dh * (b_dt * b_u)[:, None], axis=0), mask=m_n)
-            b_da = b_dh * b_prev * b_a
-            b_ddt = tl.sum(b_da * b_A, axis=1) + b_u * b_hB
-            b_dA += b_da * b_dt[:, None]
-            if HAS_BIAS:
-                b_ddt = b_ddt * tl.sigmoid(b_raw)
-                b_dbias += b_ddt
-            tl.store(p_du + row + o_d, b_dy * b_D + b_dt * b_hB, mask=m_d)
-            tl.store(p_ddt + row + o_d, b_ddt, mask=m_d)
-            b_dh = b_dh * b_a
-        tl.debug_barrier()
-    tl.store(p_dstart + i_b * D * N + o_dn, b_dh, mask=m_dn)
-    tl.store(p_dA + i_b * D * N + o_dn, b_dA, mask=m_dn)
-    tl.store(p_dD + i_b * D + o_d, b_dD, mask=m_d)
-    if HAS_BIAS:
-        tl.store(p_dbias + i_b * D + o_d, b_dbias, mask=m_d)
+    o_l = tl.arange(0, LANES)
+    m_l, o_all = o_l >= 0, o_l * 0  # every lane reads the same; comparing blocks keeps masks blocks of booleans
+    i_p = tl.program_id(0)
+    i_g, o_g = i_p // tl.cdiv(per, LANES), i_p % tl.cdiv(per, LANES) * LANES + o_l
+    o_d, m_d = i_g * per + o_g, o_g < per
+    slices: tl.constexpr = (N + K - 1) // K
+    chunks = tl.cdiv(L, T)
+    b_D = _load(p_D, o_d, m_d)
+    b_bias = tl.zeros([LANES], dtype=tl.float32)
+    if p_bias is not None:
+        b_bias = _load(p_bias, o_d, m_d)
+    b_dD, b_dbias = tl.zeros([LANES], dtype=tl.float32), tl.zeros([LANES], dtype=tl.float32)
+    # where the sums over channels end up, see _sum_lanes: of dB in the lower 16 lanes, of dC in the upper
+    o_v = o_l % 16 // (16 // K)
+    o_v = o_v // 4 * 4 + o_v % 2 * 2 + o_v // 2 % 2
+    first = tl.program_id(1).to(tl.int64) * windows
+    for i_s in range(slices):
+        i_n = i_s * K
+        m_last = o_all + i_s == slices - 1
+        m_v = (o_l % (16 // K) == 0) & (i_n + o_v < N)
+        A = _scale(_load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
+        dA = _scale(A, 0.0)
+        for i_w in range(0, tl.minimum(windows, batch - first)):
+            i_b = first + i_w
+            i_row = i_b * L
+            q_u, q_dt, q_dy = p_u + i_row * s_u, p_dt + i_row * s_dt, p_dy + i_row * s_dy
+            q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
+            q_du, q_ddt = p_du + i_row * D, p_ddt + i_row * D
+            q_dBC = p_dBC + (i_p.to(tl.int64) * batch * L + i_row) * 2 * N + i_n
+            if p_dend is not None:  # noqa: SIM108  decided when the kernel is compiled
+                dh = _load_row(p_dend + i_b * D * N, o_d * N, m_d, i_n, N, K)
+            else:
+                dh = _scale(A, 0.0)
+            for i_r in range(chunks):
+                i_c = chunks - 1 - i_r
+                i_k = i_c // PARTS
+                if i_k > 0:
+                    i_h = (i_b * ((chunks - 1) // PARTS) + i_k - 1) * tl.num_programs(0) + i_p
+                    b_h = _load_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, K, K)
+                else:
+                    b_h = _load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+                if PARTS > 1:
+                    for t in range(i_k * PARTS * T, i_c * T):
+                        row = t
+                        b_dt = _load(q_dt + row * s_dt, o_d, m_d)
+                        if p_bias is not None:
+                            b_dt, _ = _softplus(b_dt + b_bias)
+                        B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                        b_h = _advance(b_h, A, b_dt, b_dt * _load(q_u + row * s_u, o_d, m_d), B)
+                h: tl.tuple = (b_h,)
+                u: tl.tuple = ()
+                dt: tl.tuple = ()
+                slope: tl.tuple = ()
+                dy: tl.tuple = ()
+                z: tl.tuple = ()
+                for i in tl.static_range(T):
+                    t = i_c * T + i
+                    row = t if EVEN else tl.minimum(t, L - 1)
+                    b_u = _load(q_u + row * s_u, o_d, m_d)
+                    b_dt = _load(q_dt + row * s_dt, o_d, m_d)
+                    if p_bias is not None:
+                        b_dt, b_slope = _softplus(b_dt + b_bias)
+                        slope += (b_slope,)
+                    if not EVEN:
+                        b_dt = tl.where(t < L, b_dt, 0.0)
+                    B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                    h += (_advance(h[i], A, b_dt, b_dt * b_u, B),)
+                    u += (b_u,)
+                    dt += (b_dt,)
+                    dy += (_load(q_dy + row * s_dy, o_d, m_d & (o_all + t < L)),)
+                    if p_z is not None:
+                        z += (_load(p_z + i_row * s_z + row * s_z, o_d, m_d),)
+                for i in tl.static_range(T - 1, -1, -1):
+                    t = i_c * T + i
+                    row = t if EVEN else tl.minimum(t, L - 1)
+                    m_t = m_d & (o_all + t < L)
+                    m_out = m_t
+                    # always dt, which the compiler cannot know: keeping the exponentials from above takes registers
+                    # that cost more than to compute them again
+                    b_dt = tl.where(m_t, dt[i], 0.0)
+                    b_x = b_dt * u[i]
+                    B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                    C = _load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
+                    b_dy = dy[i]
+                    if p_z is not None:
+                        b_gate = _sigmoid(z[i])
+                        b_dz = b_dy * b_gate * (1.0 + z[i] * (1.0 - b_gate))
+                        b_dy = b_dy * z[i] * b_gate
+                        b_y = _dot(h[i + 1], C)
+                    # the sums over the state that du and ddt need
+                    b_hB, b_hA = tl.zeros([LANES, 4], dtype=tl.float32), tl.zeros([LANES, 4], dtype=tl.float32)
+                    dBC: tl.tuple = ()
+                    new_dh: tl.tuple = ()
+                    new_dA: tl.tuple = ()
+                    for k in tl.static_range(K // 4):
+                        b_dh = dh[k] + b_dy[:, None] * C[k]
+                        b_hB += b_dh * B[k]
+                        dBC += (_halve(b_dh * b_x[:, None], b_dy[:, None] * h[i + 1][k], o_l, 16),)
+                        b_dh *= tl.exp2(b_dt[:, None] * A[k])
+                        b_da = b_dh * h[i][k]
+                        b_hA += b_da * A[k]
+                        new_dh += (b_dh,)
+                        new_dA += (dA[k] + b_da * b_dt[:, None],)
+                    dh, dA = new_dh, new_dA
+                    b_hB, b_hA = tl.sum(b_hB, 1), tl.sum(b_hA, 1)
+                    b_v = _sum_lanes(dBC, o_l)
+                    tl.store(q_dBC + t * 2 * N + o_l // 16 * N + o_v, b_v, mask=m_v & (o_all + t < L))
+                    if slices > 1:
+                        p_sum = p_sums + (i_row + row) * 3 * D + o_d
+                        m_sum = m_t & (o_all + i_s > 0)
+                        b_hB += tl.load(p_sum, mask=m_sum, other=0.0)
+                        b_hA += tl.load(p_sum + D, mask=m_sum, other=0.0)
+                        tl.store(p_sum, b_hB, mask=m_t)
+                        tl.store(p_sum + D, b_hA, mask=m_t)
+                        if p_z is not None:
+                            b_y += tl.load(p_sum + 2 * D, mask=m_sum, other=0.0)
+                            tl.store(p_sum + 2 * D, b_y, mask=m_t)
+                        m_out = m_t & m_last
+                    b_ddt = LN2 * b_hA + u[i] * b_hB
+                    if p_bias is not None:
+                        b_ddt *= slope[i]
+                        b_dbias += tl.where(m_out, b_ddt, 0.0)
+                    b_dD += tl.where(m_out, b_dy * u[i], 0.0)
+                    o_out = row * D + o_d
+                    tl.store(q_du + o_out, b_dy * b_D + b_dt * b_hB, mask=m_out)
+                    tl.store(q_ddt + o_out, b_ddt, mask=m_out)
+                    if p_z is not None:
+                        tl.store(p_dz + i_row * D + o_out, b_dz * (b_y + b_D * u[i]), mask=m_out)
+            _store_row(p_dstart + i_b * D * N, o_d * N, m_d, i_n, dh, N, K)
+        _store_row(p_dA + tl.program_id(1) * D * N, o_d * N, m_d, i_n, dA, N, K)
+    tl.store(p_dD + tl.program_id(1) * D + o_d, b_dD, mask=m_d)
+    if p_bias is not None:
+        tl.store(p_dbias + tl.program_id(1) * D + o_d, b_dbias, mask=m_d)
 
 
-def _block(channels: int, groups: int, n: int) -> tuple[int, int]:
-    """Channels and state numbers of one program: about 512 state numbers, all channels in one group."""
-    bn = triton.next_power_of_2(n)
-    bd = max(1, min(32, 512 // bn, triton.next_power_of_2(channels)))
-    per_group = channels // groups
-    while groups > 1 and per_group % bd:
-        bd //= 2
-    return bd, bn
+#: most numbers of the state in a lane, and tokens to a chunk; chunks between two states kept, and to one of the forward
+STATES, TOKENS, PARTS, MERGE = 16, 4, 2, 2
+#: programs that fill the largest device a few times over
+PROGRAMS = 6144
+#: registers are what limits the warps in flight
+FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 128, "enable_fp_fusion": True}
+BACKWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
+
+
+def _shape(u: Tensor, B: Tensor, merge: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """The grid, and the sizes that both kernels take, for chunks of ``merge`` times T tokens."""
+    batch, length, channels = u.shape
+    groups, n = B.shape[2], B.shape[3]
+    blocks = groups * -(-channels // groups // 32)
+    # short windows share a program, which loads A once for all and leaves one partial sum, while programs are plenty
+    windows = max(1, min(128 // length, batch * blocks // PROGRAMS))
+    # few chunks, and few tokens beyond the end of the last
+    t = min(range(1, TOKENS + 1), key=lambda t: -(-length // t) * (t + 1))
+    if length % (t * merge) and length < 64:
+        merge = 1
+    k = 4
+    while k < min(n, STATES):
+        k *= 2
+    sizes = {
+        "batch": batch, "L": length, "D": channels, "per": channels // groups, "windows": windows,
+        "N": n, "K": k, "T": t * merge, "PARTS": PARTS // merge, "EVEN": length % (t * merge) == 0,
+    }  # fmt: skip
+    return (blocks, -(-batch // windows)), sizes
+
+
+def _rows(x: Any) -> tuple[Any, int]:
+    """x [B, L, ...], copied only if its tokens are not contiguous rows at one distance, and that distance."""
+    if x is None:
+        return None, 0
+    size, stride = x.shape, x.stride()
+    row = stride[1] if size[1] > 1 else stride[0]
+    inner = 1
+    for i in range(x.dim() - 1, 1, -1):
+        if size[i] > 1 and stride[i] != inner:
+            break
+        inner *= size[i]
+    else:
+        if size[0] == 1 or stride[0] == size[1] * row:
+            return x, row
+    return x.contiguous(), math.prod(size[2:])
+
+
+def _outputs(u: Tensor, B: Tensor, start: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the state after the last token, and the states kept for the backward pass (none unless ``save``)."""
+    (blocks, _), shape = _shape(u, B, 1)
+    kept = (triton.cdiv(shape["L"], shape["T"]) - 1) // PARTS if save else 0
+    saved = (shape["batch"], kept, blocks, triton.cdiv(shape["N"], shape["K"]), 32, shape["K"])
+    return u.new_empty(u.shape), start.new_empty(start.shape), start.new_empty(saved)
+
+
+def _forward(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, bias: Tensor | None,
+    start: Tensor, save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    y, end, saved = _outputs(u, B, start, save)
+    grid, shape = _shape(u, B, MERGE)
+    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B, C, z))
+    sums = start.new_empty(u.shape) if shape["N"] > shape["K"] else None
+    scan_fwd_kernel[grid](
+        u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),
+        start.contiguous(), y, end, saved if saved.numel() else None, sums, s_u, s_dt, s_B, s_C, s_z,
+        **shape, **FORWARD,
+    )  # fmt: skip
+    return y, end, saved
+
+
+def _backward(
+    dy: Tensor, dend: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    z: Tensor | None, bias: Tensor | None, start: Tensor, saved: Tensor,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of the nine inputs of the scan; empty for those that are None."""
+    (blocks, parts), shape = _shape(u, B, 1)
+    batch, length, groups, n = B.shape
+    channels, new = u.shape[2], start.new_empty
+    du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
+    dA, dD, dbias = new((parts, channels, n)), new((parts, channels)), new((parts, 0 if bias is None else channels))
+    dBC, dstart = new((blocks, batch, length, 2, n)), new(start.shape)
+    sums = new((batch, length, 3, channels)) if n > shape["K"] else None
+    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, B, C, z, dy))
+    scan_bwd_kernel[blocks, parts](
+        u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),
+        start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
+        du, ddt, dA, dBC, dD, dz, dbias, dstart, s_u, s_dt, s_B, s_C, s_z, s_dy, **shape, **BACKWARD,
+    )  # fmt: skip
+    dB, dC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(3, 1, 2, 0, 4)
+    dA, dD, dbias = (
+        dA.sum(0).to(A.dtype),
+        dD.sum(0).to(D.dtype),
+        dbias.sum(0).to(D.dtype if bias is None else bias.dtype),
+    )
+    # copied in any case: outputs of an operator must not share memory
+    return du, ddt, dA, dB.to(B.dtype, copy=True), dC.to(C.dtype, copy=True), dD, dz, dbias, dstart
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        u: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
-        z: Tensor | None,
-        dt_bias: Tensor | None,
-        start: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        u, dt, A, B, C, D, start = (x.contiguous() for x in (u, dt, A, B, C, D, start))
-        z = None if z is None else z.contiguous()
-        dt_bias = None if dt_bias is None else dt_bias.contiguous()
-        batch, length, channels = u.shape
-        groups, n = B.shape[2], B.shape[3]
-        bd, bn = _block(channels, groups, n)
-        save = any(ctx.needs_input_grad)
-        chunk = min(CHUNK, length)
-        y, end = torch.empty_like(u), torch.empty_like(start)
-        saved = start.new_empty((batch, triton.cdiv(length, chunk), channels, n) if save else (1,))
-        grid = (batch, triton.cdiv(channels, bd))
-        scan_fwd_kernel[grid](
-            u, dt, A, B, C, D, z, dt_bias, start, y, end, saved,
-            length, channels, n, groups,
-            BD=bd, BN=bn, CHUNK=chunk, HAS_Z=z is not None, HAS_BIAS=dt_bias is not None, SAVE=save,
-            num_warps=1,
-        )  # fmt: skip
-        ctx.save_for_backward(u, dt, A, B, C, D, z, dt_bias, saved)
-        ctx.chunk = chunk
-        return y, end
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, end, saved = torch.ops.mnemoscope.scan.default(*inputs)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(saved)
+        ctx.save_for_backward(*inputs[:-1], saved)
+        return y, end, saved
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, dend: Tensor) -> tuple[Tensor | None, ...]:
-        u, dt, A, B, C, D, z, dt_bias, saved = ctx.saved_tensors
-        batch, length, channels = u.shape
-        groups, n = B.shape[2], B.shape[3]
-        bd, bn = _block(channels, groups, n)
-        blocks = triton.cdiv(channels, bd)
-        exact = saved.dtype
-        new = saved.new_empty
-        du, ddt = torch.empty_like(u), torch.empty_like(dt)
-        dz = None if z is None else torch.empty_like(z)
-        dA, dstart, dD = new(batch, channels, n), new(batch, channels, n), new(batch, channels)
-        dbias = None if dt_bias is None else new(batch, channels)
-        dB, dC = new(blocks, batch, length, n), new(blocks, batch, length, n)
-        scratch = new(batch * blocks * ctx.chunk * bd * bn)
-        scan_bwd_kernel[(batch, blocks)](
-            u, dt, A, B, C, D, z, dt_bias, saved, scratch, dy.contiguous(), dend.contiguous(),
-            du, ddt, dA, dB, dC, dD, dz, dbias, dstart,
-            length, channels, n, groups, blocks,
-            BD=bd, BN=bn, CHUNK=ctx.chunk, HAS_Z=z is not None, HAS_BIAS=dt_bias is not None,
-            num_warps=1,
-        )  # fmt: skip
+    def backward(ctx: Any, dy: Tensor | None, dend: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        u, *others = ctx.saved_tensors
+        dy = torch.zeros_like(u) if dy is None else dy
+        grads = torch.ops.mnemoscope.scan_backward.default(dy, dend, u, *others)
+        return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
 
-        def over_blocks(partial: Tensor, like: Tensor) -> Tensor:
-            total = partial.view(groups, blocks // groups, batch, length, n).sum(1)
-            return total.permute(1, 2, 0, 3).to(like.dtype)
 
-        return (
-            du,
-            ddt,
-            dA.sum(0).to(A.dtype),
-            over_blocks(dB, B),
-            over_blocks(dC, C),
-            dD.sum(0).to(D.dtype),
-            dz,
-            None if dbias is None else dbias.sum(0).to(dt_bias.dtype),
-            dstart.to(exact),
-        )
+_INPUTS = "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor? dt_bias, Tensor start"
+_LIBRARY = torch.library.Library("mnemoscope", "FRAGMENT")
+_LIBRARY.define(f"scan({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define(f"scan_backward(Tensor dy, Tensor? dend, {_INPUTS}, Tensor saved) -> ({', '.join(['Tensor'] * 9)})")
+_LIBRARY.impl("scan", _forward, "CompositeExplicitAutograd")
+_LIBRARY.impl("scan_backward", _backward, "CompositeExplicitAutograd")
+# behind the key itself: torch.library.register_autograd, or a custom_op, costs each call some 40 us
+_LIBRARY.impl("scan", lambda *inputs: _Scan.apply(*inputs), "Autograd")
+
+
+@torch.library.register_fake("mnemoscope::scan", lib=_LIBRARY)
+def _fake_forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _outputs(u, B, others[-2], others[-1])
+
+
+@torch.library.register_fake("mnemoscope::scan_backward", lib=_LIBRARY)
+def _fake_backward(dy: Tensor, dend: Tensor | None, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(dy.new_empty(0) if x is None else x.new_empty(x.shape) for x in inputs[:9])
 
 
 def selective_scan(
@@ -249,9 +504,17 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mnemoscope.kernels.scan_ref.selective_scan`; the states are float32.
 
+    u, dt, z, B and C may be slices of wider tensors along their last dimension: they are read where they are.
+
     Raises:
         TypeError: ``start`` is not float32 (the reference serves float64).
+        ValueError: no window, no token or no channel.
     """
     if start.dtype != torch.float32:
         raise TypeError(f"the triton scan computes in float32, start is {start.dtype}; use the reference backend")
-    return _Scan.apply(u, dt, A, B, C, D, z, dt_bias, start)
+    if u.numel() == 0:
+        raise ValueError(f"nothing to scan: u [windows, tokens, channels] is {list(u.shape)}")
+    inputs = (u, dt, A, B, C, D, z, dt_bias, start)
+    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    y, end, _ = torch.ops.mnemoscope.scan.default(*inputs, save)
+    return y, end
