@@ -21,8 +21,8 @@ from torch import Tensor
 TAPS = (2, 3, 4)
 #: channels of a program, four a thread; more would need more registers than there are
 CHANNELS = 128
-#: programs, of one warp each, that a large GPU holds at once: 20 and 12 of each of 132 multiprocessors
-FORWARD_PROGRAMS, BACKWARD_PROGRAMS = 2640, 1584
+#: programs, of one warp each, that a large GPU holds at once: 16 and 12 of each of 132 multiprocessors
+FORWARD_PROGRAMS, BACKWARD_PROGRAMS = 2112, 1584
 #: tokens of a program at least
 LEAST = 8
 
