@@ -42,7 +42,7 @@ Lengths = Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_risi
 
 
 #: of the recipe growing, unless a study says otherwise (measured in docs/notebook.md)
-GROWTH, BALANCE = 0.4, 0.5
+GROWTH, BALANCE = 0.25, 0.5
 
 
 class Section(BaseModel):

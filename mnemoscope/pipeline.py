@@ -59,6 +59,10 @@ class Workshop:
     def accelerator(self) -> Accelerator:
         return accelerator(self.study.compute)
 
+    @property
+    def device_name(self) -> str:
+        return device_name(self.accelerator)
+
     @cached_property
     def loaded(self) -> Loaded:
         assert self.study.model is not None
@@ -135,9 +139,6 @@ def prepare(shop: Workshop) -> None:
             windows=accounts,
             memory={"numbers": shop.loaded.adapter.spec().numbers, "bytes": shop.loaded.adapter.spec().bytes},
             parameters=sum(p.numel() for p in shop.loaded.adapter.parameters()),
-            device=device_name(shop.accelerator),
-            processes=shop.accelerator.num_processes,
-            command=command(),
         )
 
 
@@ -198,7 +199,8 @@ def train(shop: Workshop, only: str = "") -> None:
     if not todo:
         return
     mine = _named(only, {f"{job.decoder.name}/{job.name}": job for job in todo}, run)
-    with run.stage("train", unfinished=lambda: not all(job.weights(run.checkpoints).exists() for job in todo)):
+    unfinished = lambda: not all(job.weights(run.checkpoints).exists() for job in todo)  # noqa: E731
+    with run.stage("train", unfinished, device=shop.device_name, processes=shop.accelerator.num_processes):
         with (
             shop.accelerator.main_process_first(),
             shop.progress.task("tokenising the training text", 1, "documents") as bar,
@@ -299,7 +301,8 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
     }
     files = {name: run.path / "decoded" / f"{name.replace('/', '.')}.parquet" for name in todo}
     mine = _named(only, {name: (*todo[name], files[name]) for name in todo}, run)
-    with run.stage("reconstruct", unfinished=lambda: not all(f.exists() for f in files.values())):
+    unfinished = lambda: not all(f.exists() for f in files.values())  # noqa: E731
+    with run.stage("reconstruct", unfinished, device=shop.device_name):
         total = sum(length * len(shop.windows.windows[length]) for *_, length, _ in mine)
         done = 0
         decoder = shop.decoder().to(shop.accelerator.device).eval()
@@ -432,6 +435,8 @@ def run(study: config.Study, out: str | Path, progress: Progress | None = None, 
         raise ConfigError(f"there is no stage {until!r}", remedy=f"There are: {', '.join(STAGES)}")
     last = STAGES.index(until)
     shop = _begin(study, out, progress, estimates=last >= STAGES.index("estimate"))
+    if shop.accelerator.is_main_process:
+        shop.run.note(command=command())
     for stage in STAGES[1 : last + 1]:
         if stage == "report" or not shop.run.is_done(stage):
             _perform(shop, stage)

@@ -157,13 +157,14 @@ class RunDir:
         return "finished" in self.manifest["stages"].get(stage, {})
 
     @contextmanager
-    def stage(self, name: str, unfinished: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def stage(self, name: str, unfinished: Callable[[], bool] = lambda: False, **facts: Any) -> Iterator[None]:
         """Runs a stage: full disks become a clear error; success is written down with its wall time and versions.
 
         Wall time adds up over interruptions that ended in an exception or Ctrl-C; a killed attempt's is lost.
 
         Args:
             unfinished: asked at the end; the stage is not marked done where other processes still work on it.
+            facts: what else to write down, such as the device.
         """
         started = time.monotonic()
         before = self.manifest["stages"].get(name, {}).get("seconds", 0.0)
@@ -171,7 +172,7 @@ class RunDir:
         def record(**more: Any) -> None:
             stages = self.manifest["stages"]
             seconds = round(before + time.monotonic() - started, 3)
-            stages[name] = {"seconds": seconds, "versions": versions(), "revision": revision(), **more}
+            stages[name] = {"seconds": seconds, "versions": versions(), "revision": revision(), **facts, **more}
             self.note(stages=stages)
 
         try:
@@ -253,10 +254,13 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Git revision of the code, with ``+changes`` if the tree differs from it; empty outside a checkout."""
+    """Git revision of the code, with ``+changes`` if the tree differs from it.
+
+    Outside a checkout, what ``$MNEMOSCOPE_REVISION`` says, for code that was copied to where it runs; else empty.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return ""
+        return os.environ.get("MNEMOSCOPE_REVISION", "")
     try:
         head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         diff = subprocess.run(

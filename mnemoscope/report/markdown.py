@@ -48,11 +48,12 @@ def _page(estimates: pl.DataFrame, study: Study, manifest: dict[str, Any], figur
     model = study.model.name if study.model else ""
     stages = manifest.get("stages", {})
     # what was measured decides the numbers, whatever code draws them
-    commit, _, changes = stages.get("reconstruct", {}).get("revision", "").partition("+")
+    measured = stages.get("reconstruct", {})
+    commit, _, changes = measured.get("revision", "").partition("+")
     revision = commit[:12] + (f"+{changes}" if changes else "")
     yield f"# {study.name}: what {model} keeps\n"
     yield f"Made by `{manifest.get('command', '')}` and `mnemoscope report RUN --markdown FILE`; "
-    study_digest, device = manifest.get("study", "")[:12], manifest.get("device", "")
+    study_digest, device = manifest.get("study", "")[:12], measured.get("device", "")
     yield f"study digest `{study_digest}`, measured by code `{revision}`, device {device}.\n"
     yield "Each cell is an estimate with its interval (cluster bootstrap over documents) and, in small, how many units"
     yield "and documents stand behind it. `mnemoscope schema estimates` says what the columns are.\n"

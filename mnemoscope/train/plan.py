@@ -13,7 +13,7 @@ from mnemoscope.errors import RunError
 from mnemoscope.types import IntArray
 
 #: nats a target below which a length counts as solved
-FLOOR = 0.001
+FLOOR = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
