@@ -13,6 +13,7 @@ from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import words
 from mnemoscope.rundir import write_atomically
+from mnemoscope.stats import compare
 
 #: by condition, the metrics of the table by length
 _BY_LENGTH = {
@@ -21,6 +22,8 @@ _BY_LENGTH = {
     "wrong": ["nats", "omission_anywhere"],
 }
 _BY_GROUP = ["retention", "omission_in_place", "omission_anywhere"]
+#: of two decoders, with the decimals that show a difference
+_COMPARED = {"nats": 3, "retention": 2, "omission_in_place": 2, "omission_anywhere": 2}
 
 
 def write(run_folder: Path, study: Study, manifest: dict[str, Any], target: Path) -> Path:
@@ -40,11 +43,16 @@ def write(run_folder: Path, study: Study, manifest: dict[str, Any], target: Path
     folder.mkdir(parents=True, exist_ok=True)
     for figure in drawn:
         shutil.copyfile(figure, folder / figure.name)
-    write_atomically(target, "\n".join(_page(estimates, study, manifest, [f"{folder.name}/{f.name}" for f in drawn])))
+    figures = [f"{folder.name}/{f.name}" for f in drawn]
+    lines = [*_head(study, manifest, run_folder, target)]
+    lines += _training(run_folder)
+    lines += _side_by_side(run_folder, study, estimates)
+    lines += _tables(estimates, figures)
+    write_atomically(target, "\n".join(lines))
     return target
 
 
-def _page(estimates: pl.DataFrame, study: Study, manifest: dict[str, Any], figures: list[str]) -> Iterable[str]:
+def _head(study: Study, manifest: dict[str, Any], run_folder: Path, target: Path) -> Iterable[str]:
     model = study.model.name if study.model else ""
     stages = manifest.get("stages", {})
     # what was measured decides the numbers, whatever code draws them
@@ -52,11 +60,64 @@ def _page(estimates: pl.DataFrame, study: Study, manifest: dict[str, Any], figur
     commit, _, changes = measured.get("revision", "").partition("+")
     revision = commit[:12] + (f"+{changes}" if changes else "")
     yield f"# {study.name}: what {model} keeps\n"
-    yield f"Made by `{manifest.get('command', '')}` and `mnemoscope report RUN --markdown FILE`; "
+    again = f"mnemoscope report {run_folder} --markdown {target}"
+    yield f"Made by `{manifest.get('command', '')}` and `{again}`; "
     study_digest, device = manifest.get("study", "")[:12], measured.get("device", "")
     yield f"study digest `{study_digest}`, measured by code `{revision}`, device {device}.\n"
     yield "Each cell is an estimate with its interval (cluster bootstrap over documents) and, in small, how many units"
     yield "and documents stand behind it. `mnemoscope schema estimates` says what the columns are.\n"
+
+
+def _training(run_folder: Path) -> Iterable[str]:
+    """What each decoder's training took, from its curves."""
+    file = run_folder / "curves.parquet"
+    if not file.exists():
+        return
+    key = ["decoder", "condition", "seed"]
+    # a curve begins at step 0; recipe fixed has one a length
+    curves = pl.read_parquet(file).with_columns((pl.col("step") == 0).cum_sum().alias("curve"))
+    each = curves.group_by(*key, "curve").agg(pl.len().alias("steps"), pl.max("tokens", "seconds"))
+    rows = each.group_by(key).agg(pl.sum("steps", "tokens", "seconds")).sort(key)
+    yield "## Training\n"
+    yield "| decoder | seed | condition | steps | window tokens | seconds |"
+    yield "| --- | --- | --- | ---: | ---: | ---: |"
+    for row in rows.iter_rows(named=True):
+        yield (
+            f"| {row['decoder']} | {row['seed']} | {row['condition']} | {row['steps']:,} | {row['tokens']:,} "
+            f"| {row['seconds']:,.0f} |"
+        )
+    yield ""
+
+
+def _side_by_side(run_folder: Path, study: Study, estimates: pl.DataFrame) -> Iterable[str]:
+    """The first decoder beside each other one: the same windows, the real memory, differences by document."""
+    first, *others = dict.fromkeys(d.name for d in study.decoders if d.name in set(estimates["decoder"]))
+    for other in others:
+        yield f"## `{first}` beside `{other}`, condition `memory`\n"
+        yield f"The last number of each cell is `{first}` less `{other}`, paired by document, seeds pooled.\n"
+        columns: dict[str, dict[int, str]] = {}
+        for metric, digits in _COMPARED.items():
+            found = compare.between(run_folder, study, metric, {"decoder": first}, {"decoder": other})
+            own = estimates.filter(seed="all", by="all", condition="memory", metric=metric)
+            values = {(r["decoder"], r["length"]): r for r in own.iter_rows(named=True)}
+            for row in found.filter(condition="memory").iter_rows(named=True):
+                left, right = values[first, row["length"]], values[other, row["length"]]
+                unit = left["unit"]
+                sides = " − ".join(words.number(side["value"], unit, digits) for side in (left, right))
+                difference = words.number(row["value"], unit, digits)
+                within = words.interval({**row, "unit": unit}, digits)
+                columns.setdefault(metric, {})[row["length"]] = (
+                    f"{sides} = {difference} ({within}) <sub>{words.counted(row)}</sub>"
+                )
+        shown = list(columns)
+        yield "| length | " + " | ".join(words.name(m) for m in shown) + " |"
+        yield "| --- " * (len(shown) + 1) + "|"
+        for length in sorted({n for column in columns.values() for n in column}):
+            yield f"| {length} | " + " | ".join(columns[m].get(length, "") for m in shown) + " |"
+        yield ""
+
+
+def _tables(estimates: pl.DataFrame, figures: list[str]) -> Iterable[str]:
     for decoder in dict.fromkeys(estimates["decoder"]):
         own = estimates.filter(pl.col("decoder") == decoder, pl.col("seed") == "all")
         yield f"## Decoder `{decoder}`\n"
