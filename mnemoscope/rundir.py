@@ -166,13 +166,13 @@ class RunDir:
             unfinished: asked at the end; the stage is not marked done where other processes still work on it.
             facts: what else to write down, such as the device.
         """
-        started = time.monotonic()
+        started, code = time.monotonic(), revision()
         before = self.manifest["stages"].get(name, {}).get("seconds", 0.0)
 
         def record(**more: Any) -> None:
             stages = self.manifest["stages"]
             seconds = round(before + time.monotonic() - started, 3)
-            stages[name] = {"seconds": seconds, "versions": versions(), "revision": revision(), **facts, **more}
+            stages[name] = {"seconds": seconds, "versions": versions(), "revision": code, **facts, **more}
             self.note(stages=stages)
 
         try:
@@ -254,7 +254,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Git revision of the code, with ``+changes`` if the tree differs from it.
+    """Git revision of the code, with ``+changes`` if the package differs from it.
 
     Outside a checkout, what ``$MNEMOSCOPE_REVISION`` says, for code that was copied to where it runs; else empty.
     """
@@ -264,7 +264,7 @@ def revision() -> str:
     try:
         head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         diff = subprocess.run(
-            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no"],
+            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no", "--", Path(__file__).resolve().parent],
             capture_output=True,
             text=True,
             check=True,
