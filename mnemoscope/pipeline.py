@@ -5,6 +5,7 @@ prepare -> train -> reconstruct -> score -> estimate -> report
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from mnemoscope import config, plugins, schema
 from mnemoscope.codec.decoder import Decoder, encode
-from mnemoscope.codec.generate import Writer
+from mnemoscope.codec.generate import Reconstruction, Writer
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
 from mnemoscope.memory.load import Loaded, load, special_tokens
@@ -34,9 +35,11 @@ from mnemoscope.text.windows import WindowSet, cut
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.loop import fit
 from mnemoscope.train.processes import accelerator, by_main, device_name
-from mnemoscope.types import Window
+from mnemoscope.types import IntArray, Window
 
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 STAGES = ("prepare", "train", "reconstruct", "score", "estimate", "report")
 
@@ -345,39 +348,69 @@ def _measure(
     shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any]
 ) -> Iterator[pa.Table]:
     """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows."""
-    decoder, tokenizer, device = writer.decoder, _tokenizer(shop), shop.accelerator.device
+    decoder, device = writer.decoder, shop.accelerator.device
     condition = plugins.load("condition", condition_name)
     read = condition.windows_to_read(windows)
     length = windows[0].length
     size = max(1, shop.study.compute.batch_tokens // length)
-    for i in range(0, len(windows), size):
-        batch, source = windows[i : i + size], read[i : i + size]
+    done = 0
+    while done < len(windows):
+        batch, source = windows[done : done + size], read[done : done + size]
         ids = np.stack([w.token_ids for w in batch])
-        with torch.no_grad():
-            if condition.reads:
-                memory = shop.encode(torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
-            else:
-                memory = decoder.adapter.empty(len(batch))
-            memory = condition.hand_over(memory)
-            nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
-        written = writer.write(memory, length)
-        columns = {
-            **{name: [value] * len(batch) for name, value in key.items()},
-            **{name: [getattr(w, name) for w in batch] for name in _OF_WINDOW},
-            "reference_ids": _lists(ids),
-            "char_start": _lists(np.stack([w.char_start for w in batch])),
-            "char_end": _lists(np.stack([w.char_end for w in batch])),
-            # EOS is scored in training and not here: it is no token of the source
-            "predicted_ids": _lists(predicted[:, :-1].cpu().numpy()),
-            "token_nats": _lists(nats[:, :-1].cpu().numpy()),
-            "reconstruction_ids": [w.ids for w in written],
-            "stopped": [w.stopped for w in written],
-            "reference": [shop.windows.window_text(w) for w in batch],
-            "reconstruction": tokenizer.batch_decode([w.ids for w in written], clean_up_tokenization_spaces=False),
-        }  # fmt: skip
-        wanted = schema.arrow("decoded")
-        # _lists gives the widest integers, the schema says which
-        yield pa.table([pa.array(columns[c.name]).cast(c.type) for c in wanted], schema=wanted)
+        try:
+            with torch.no_grad():
+                if condition.reads:
+                    memory = shop.encode(torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
+                else:
+                    memory = decoder.adapter.empty(len(batch))
+                memory = condition.hand_over(memory)
+                nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
+            written = writer.write(memory, length)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise RunError(
+                    f"the device's memory does not hold a window of {length} tokens",
+                    remedy="Leave out the longest windows, or use a larger device",
+                ) from error
+            size = len(batch) // 2
+        else:
+            done += len(batch)
+            yield _columns(shop, key, batch, ids, nats, predicted, written)
+            continue
+        # after the handler, whose traceback holds on to the tensors
+        log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _columns(
+    shop: Workshop,
+    key: dict[str, Any],
+    batch: Sequence[Window],
+    ids: IntArray,
+    nats: Tensor,
+    predicted: Tensor,
+    written: Sequence[Reconstruction],
+) -> pa.Table:
+    """A batch's rows; nats and predicted [windows, L + 1], the last of them EOS."""
+    texts = _tokenizer(shop).batch_decode([w.ids for w in written], clean_up_tokenization_spaces=False)
+    columns = {
+        **{name: [value] * len(batch) for name, value in key.items()},
+        **{name: [getattr(w, name) for w in batch] for name in _OF_WINDOW},
+        "reference_ids": _lists(ids),
+        "char_start": _lists(np.stack([w.char_start for w in batch])),
+        "char_end": _lists(np.stack([w.char_end for w in batch])),
+        # EOS is scored in training and not here: it is no token of the source
+        "predicted_ids": _lists(predicted[:, :-1].cpu().numpy()),
+        "token_nats": _lists(nats[:, :-1].cpu().numpy()),
+        "reconstruction_ids": [w.ids for w in written],
+        "stopped": [w.stopped for w in written],
+        "reference": [shop.windows.window_text(w) for w in batch],
+        "reconstruction": texts,
+    }  # fmt: skip
+    wanted = schema.arrow("decoded")
+    # _lists gives the widest integers, the schema says which
+    return pa.table([pa.array(columns[c.name]).cast(c.type) for c in wanted], schema=wanted)
 
 
 def _lists(rows: npt.NDArray[Any]) -> pa.ListArray:

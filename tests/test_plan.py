@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope import config
+from mnemoscope.errors import RunError
 from mnemoscope.train.plan import FLOOR, Plan, fixed, growing
 from mnemoscope.train.processes import accelerator
 from mnemoscope.train.step import Step
@@ -51,6 +52,39 @@ def test_balance_divides_the_gradient(balance: float) -> None:
     step = Step(module, optimiser, lambda m, ids: m(ids), plan, accelerator(config.Compute(device="cpu")))
     assert step(torch.tensor([[3, 1, 2, 2]]), 1, 1.0) == pytest.approx(4.0)
     assert 2.0 - module.weight.item() == pytest.approx(2.0 / (4.0 + FLOOR) ** balance, rel=1e-6)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+@pytest.mark.parametrize("fits", [1, 2, 3, 6])
+def test_a_step_that_does_not_fit_is_taken_in_parts(fits: int, balance: float) -> None:
+    """The same loss and the same update, whatever number of windows the device holds."""
+    ids = torch.tensor([[3, 1], [2, 2], [4, 1], [1, 1], [2, 5], [2, 0]])  # mean 2: nats 4, gradient 2
+
+    def loss(module: nn.Module, part: Tensor) -> Tensor:
+        if len(part) > fits:
+            raise torch.OutOfMemoryError("no room")
+        nats: Tensor = module(part)
+        return nats
+
+    module = Scaled()
+    plan = Plan(fixed(2, 1), 12, config.Optimiser(learning_rate=1.0, clip=100.0), 1, balance)
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+    step = Step(module, optimiser, loss, plan, accelerator(config.Compute(device="cpu")))
+    assert step(ids, 6, 1.0) == pytest.approx(4.0)
+    assert 2.0 - module.weight.item() == pytest.approx(2.0 / (4.0 + FLOOR) ** balance, rel=1e-6)
+
+
+def test_one_window_that_does_not_fit_is_an_error() -> None:
+    def loss(module: nn.Module, part: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    module = Scaled()
+    plan = Plan(fixed(2, 1), 4, config.Optimiser(learning_rate=1.0), 1)
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+    step = Step(module, optimiser, loss, plan, accelerator(config.Compute(device="cpu")))
+    with pytest.raises(RunError, match="does not hold 1 windows of 2 tokens"):
+        step(torch.tensor([[3, 1], [2, 2]]), 2, 1.0)
+    assert module.weight.item() == 2.0
 
 
 def test_fixed_has_one_length() -> None:

@@ -6,13 +6,17 @@ every shape of its input and replayed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mnemoscope.errors import RunError
 from mnemoscope.train.plan import FLOOR, Plan
+
+log = logging.getLogger(__name__)
 
 #: (module, ids [B, T] int64) -> nats of every target, any shape
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -48,6 +52,7 @@ class Step:
     ):
         self.module, self.optimiser, self.loss, self.plan = module, optimiser, loss, plan
         self.accelerator = accelerator
+        self.parts = 1
 
     def __call__(self, ids: Tensor, windows: int, rate: float) -> Tensor:
         """Updates the module.
@@ -70,18 +75,47 @@ class Step:
         return ids.to(self.accelerator.device, non_blocking=True)
 
     def _update(self, ids: Tensor, windows: int) -> Tensor:
-        self.optimiser.zero_grad(set_to_none=True)
-        with self.accelerator.autocast():
-            nats = self.loss(self.module, ids)
-        mean = nats.sum() / (nats.numel() // len(ids) * windows)
-        # data-parallel gradients are averaged over processes; the loss is a sum over them
-        scale: Tensor | int = self.accelerator.num_processes
+        mean = self._gradients(ids, windows)
         if self.plan.balance:
-            scale = scale / (self.accelerator.reduce(mean.detach(), "sum") + FLOOR) ** self.plan.balance
-        self.accelerator.backward(mean * scale)
+            # dividing the gradient afterwards is dividing the loss, whose mean is not known before all parts of it are
+            weight = (self.accelerator.reduce(mean, "sum") + FLOOR) ** -self.plan.balance
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, weight)
         self.accelerator.clip_grad_norm_(self.module.parameters(), self.plan.optimiser.clip)
         self.optimiser.step()
-        return mean.detach()
+        return mean
+
+    def _gradients(self, ids: Tensor, windows: int) -> Tensor:
+        """Leaves the gradient of the mean loss in the parameters, and gives this process's share of that mean.
+
+        Where the windows do not fit into memory together they are taken in parts, whose gradients add up to the same.
+        """
+        while True:
+            try:
+                self.optimiser.zero_grad(set_to_none=True)
+                means = []
+                for part in ids.chunk(self.parts):
+                    with self.accelerator.autocast():
+                        nats = self.loss(self.module, part)
+                    mean = nats.sum() / (nats.numel() // len(part) * windows)
+                    # data-parallel gradients are averaged over processes; the loss is a sum over them
+                    self.accelerator.backward(mean * self.accelerator.num_processes)
+                    means.append(mean.detach())
+                return torch.stack(means).sum()
+            except torch.OutOfMemoryError as error:
+                rows = -(-len(ids) // self.parts)
+                # processes that take unlike numbers of parts would wait for each other for ever
+                if rows == 1 or self.accelerator.num_processes > 1:
+                    raise RunError(
+                        f"the device's memory does not hold {rows} windows of {ids.shape[1]} tokens",
+                        remedy="Lower batch_tokens, leave out the longest windows, or use a larger device",
+                    ) from error
+                self.parts *= 2
+                log.warning("out of memory: a step's windows are now taken in %d parts", self.parts)
+            # after the handler, whose traceback holds on to the tensors
+            self.optimiser.zero_grad(set_to_none=True)
+            if ids.is_cuda:
+                torch.cuda.empty_cache()
 
 
 class GraphedStep(Step):

@@ -1,0 +1,66 @@
+"""A device that holds fewer windows than the study asks for measures and trains the same, in smaller batches."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import small
+import torch
+
+from mnemoscope import config, pipeline
+from mnemoscope.codec.decoder import Decoder
+from mnemoscope.errors import RunError
+from mnemoscope.memory.memory import Memory
+
+
+def run(study: Path, out: Path) -> dict[str, list[object]]:
+    """The decoded windows of a run, less what a rounding error may change."""
+    pipeline.run(config.load(study), out, until="reconstruct")
+    files = sorted((out / "decoded").glob("*.parquet"))
+    kept = ["window_id", "condition", "length", "reference_ids", "reference"]
+    rows: dict[str, list[object]] = {}
+    for file in files:
+        for name, column in pq.read_table(file, columns=[*kept, "token_nats"]).to_pydict().items():
+            rows.setdefault(name, []).extend(column)
+    return rows
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Lets a decoder take ``rows`` windows at once."""
+    whole = Decoder.forward
+
+    def forward(self: Decoder, memory: Memory, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(ids) > rows:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, memory, ids)
+
+    monkeypatch.setattr(Decoder, "forward", forward)
+
+
+def test_a_smaller_device_gives_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = small.study(tmp_path)
+    expected = run(study, tmp_path / "whole")
+    narrow(monkeypatch, 3)
+    with caplog.at_level(logging.WARNING):
+        found = run(study, tmp_path / "narrow")
+    nats, nats_expected = found.pop("token_nats"), expected.pop("token_nats")
+    assert found == expected
+    assert torch.allclose(
+        torch.tensor([n for row in nats for n in row]),  # type: ignore[attr-defined]
+        torch.tensor([n for row in nats_expected for n in row]),  # type: ignore[attr-defined]
+        rtol=1e-3,
+    )
+    assert "a step's windows are now taken in 8 parts" in caplog.text
+    assert "windows of 4 tokens are now measured 3 at a time" in caplog.text
+
+
+def test_a_device_that_holds_no_window_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = small.study(tmp_path)
+    narrow(monkeypatch, 0)
+    with pytest.raises(RunError, match="does not hold 1 windows of 4 tokens"):
+        run(study, tmp_path / "run")
