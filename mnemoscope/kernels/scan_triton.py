@@ -24,134 +24,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LANES = tl.constexpr(32)
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
-
-
-@triton.jit
-def _reciprocal(b_x):
-    """1 / x of a positive x, in two instructions where a division takes nine."""
-    b_root = tl.rsqrt(b_x)
-    return b_root * b_root
-
-
-@triton.jit
-def _sigmoid(b_x):
-    return _reciprocal(1.0 + tl.exp2(tl.minimum(b_x * -LOG2E, 120.0)))
-
-
-@triton.jit
-def _softplus(b_x):
-    """Softplus and its slope.
-
-    With e = exp(-|x|), log(1 + e) = 2 artanh(e / (2 + e)) keeps its relative precision however small the step, and its
-    series in the square of at most 1/3 takes fewer instructions than a logarithm.
-    """
-    b_e = tl.exp2(tl.abs(b_x) * -LOG2E)
-    b_r = _reciprocal((1.0 + b_e) * (2.0 + b_e))
-    b_s = b_e * (1.0 + b_e) * b_r
-    b_q = b_s * b_s
-    b_series = 1.0 / 11 + b_q * (1.0 / 13)
-    b_series = 1.0 / 9 + b_q * b_series
-    b_series = 1.0 / 7 + b_q * b_series
-    b_series = 1.0 / 5 + b_q * b_series
-    b_series = 1.0 / 3 + b_q * b_series
-    b_log = 2.0 * b_s * (1.0 + b_q * b_series)
-    return tl.maximum(b_x, 0.0) + b_log, tl.where(b_x < 0.0, b_e, 1.0) * (2.0 + b_e) * b_r
-
-
-@triton.jit
-def _load(p, o, m):
-    return tl.load(p + o, mask=m, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _load_row(p, o_d, m_d, i_n, N: tl.constexpr, K: tl.constexpr):
-    """Numbers i_n to i_n + K of the rows at o_d, beyond N zero: K / 4 blocks [32, 4]."""
-    x: tl.tuple = ()
-    for k in tl.static_range(0, K, 4):
-        o_n = i_n + k + tl.arange(0, 4)
-        m = m_d[:, None]
-        if N % K:
-            m = m & (o_n < N)[None, :]
-        x += (_load(p, o_d[:, None] + o_n[None, :], m),)
-    return x
-
-
-@triton.jit
-def _store_row(p, o_d, m_d, i_n, x, N: tl.constexpr, K: tl.constexpr):
-    for k in tl.static_range(0, K, 4):
-        o_n = i_n + k + tl.arange(0, 4)
-        m = m_d[:, None]
-        if N % K:
-            m = m & (o_n < N)[None, :]
-        tl.store(p + o_d[:, None] + o_n[None, :], x[k // 4], mask=m)
-
-
-@triton.jit
-def _scale(x, factor):
-    out: tl.tuple = ()
-    for k in tl.static_range(len(x)):
-        out += (x[k] * factor,)
-    return out
-
-
-@triton.jit
-def _advance(h, A, b_dt, b_x, B):
-    """The state after one more token; A is in units of log 2, since exp2 is one instruction."""
-    out: tl.tuple = ()
-    for k in tl.static_range(len(h)):
-        out += (tl.exp2(b_dt[:, None] * A[k]) * h[k] + b_x[:, None] * B[k],)
-    return out
-
-
-@triton.jit
-def _dot(x, y):
-    b_sum = x[0] * y[0]
-    for k in tl.static_range(1, len(x)):
-        b_sum += x[k] * y[k]
-    return tl.sum(b_sum, 1)
-
-
-@triton.jit
-def _swap(b_x, o_l, bit):
-    """What the lane whose number differs in one bit holds."""
-    o_from = o_l ^ bit
-    if len(b_x.shape) == 2:
-        o_from = tl.broadcast_to(o_from[:, None], b_x.shape)
-    return tl.gather(b_x, o_from, 0)
-
-
-@triton.jit
-def _halve(b_low, b_high, o_l, bit):
-    """Sums over pairs of lanes: of the first block in the lane without the bit, of the second in the one with it."""
-    m_high = (o_l & bit) != 0
-    if len(b_low.shape) == 2:
-        m_high = m_high[:, None]
-    return tl.where(m_high, b_high, b_low) + _swap(tl.where(m_high, b_low, b_high), o_l, bit)
-
-
-@triton.jit
-def _sum_lanes(x, o_l):
-    """Sums over 16 lanes of J <= 4 blocks [32, 4]: half a sum per lane and level, where reducing each is five.
-
-    Lane l holds the sum of number (column 2 (v % 2) + v // 2 % 2 of block v // 4), v = l % 16 // (4 / J).
-    """
-    bit: tl.constexpr = 8 // len(x)
-    for i in tl.static_range(2):
-        if len(x) > 1:
-            out: tl.tuple = ()
-            for k in tl.static_range(len(x) // 2):
-                out += (_halve(x[k], x[k + len(x) // 2], o_l, 8 >> i),)
-            x = out
-    b_even, b_odd = tl.split(tl.reshape(x[0], [LANES, 2, 2]))
-    b_first, b_second = tl.split(_halve(b_even, b_odd, o_l, bit))
-    b_x = _halve(b_first, b_second, o_l, bit // 2)
-    for i in tl.static_range(2, 4):
-        if bit >> i:
-            b_x += _swap(b_x, o_l, bit >> i)
-    return b_x
+from mnemoscope.kernels.triton_lanes import (
+    LANES,
+    LN2,
+    LOG2E,
+    advance,
+    dot,
+    halve,
+    load,
+    load_row,
+    scale,
+    sigmoid,
+    softplus,
+    store_row,
+    sum_lanes,
+)
 
 
 @triton.jit(do_not_specialize=["batch", "L", "windows"])
@@ -167,49 +54,49 @@ def scan_fwd_kernel(
     o_d, m_d = i_g * per + o_g, o_g < per
     slices: tl.constexpr = (N + K - 1) // K
     chunks = tl.cdiv(L, T)
-    b_D = _load(p_D, o_d, m_d)
+    b_D = load(p_D, o_d, m_d)
     first = tl.program_id(1).to(tl.int64) * windows
     for i_s in range(slices):
         i_n = i_s * K
-        A = _scale(_load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
+        A = scale(load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
         for i_w in range(0, tl.minimum(windows, batch - first)):
             i_b = first + i_w
             i_row = i_b * L
             q_u, q_dt, q_y = p_u + i_row * s_u, p_dt + i_row * s_dt, p_y + i_row * D
             q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
-            h = _load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+            h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
             for i_c in range(chunks):
                 if p_saved is not None:  # noqa: SIM102  decided when the kernel is compiled, unlike the next
                     if (i_c > 0) & (i_c % PARTS == 0):
                         i_h = (i_b * ((chunks - 1) // PARTS) + i_c // PARTS - 1) * tl.num_programs(0) + i_p
-                        _store_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, h, K, K)
+                        store_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, h, K, K)
                 y: tl.tuple = ()
                 for i in tl.static_range(T):
                     t = i_c * T + i
                     row = t if EVEN else tl.minimum(t, L - 1)
-                    b_u = _load(q_u + row * s_u, o_d, m_d)
-                    b_dt = _load(q_dt + row * s_dt, o_d, m_d)
+                    b_u = load(q_u + row * s_u, o_d, m_d)
+                    b_dt = load(q_dt + row * s_dt, o_d, m_d)
                     if p_bias is not None:
-                        b_dt, _ = _softplus(b_dt + _load(p_bias, o_d, m_d))
+                        b_dt, _ = softplus(b_dt + load(p_bias, o_d, m_d))
                     if not EVEN:  # beyond the end: a step of no length
                         b_dt = tl.where(t < L, b_dt, 0.0)
-                    B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                    C = _load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
-                    h = _advance(h, A, b_dt, b_dt * b_u, B)
-                    b_y = _dot(h, C)
+                    B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                    C = load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
+                    h = advance(h, A, b_dt, b_dt * b_u, B)
+                    b_y = dot(h, C)
                     if slices > 1:
-                        b_y += _load(p_sums + (i_row + row) * D, o_d, m_d & (o_all + i_s > 0))
+                        b_y += load(p_sums + (i_row + row) * D, o_d, m_d & (o_all + i_s > 0))
                         tl.store(p_sums + (i_row + row) * D + o_d, b_y, mask=m_d & (o_all + t < L))
                     b_y += b_D * b_u
                     if p_z is not None:
-                        b_z = _load(p_z + i_row * s_z + row * s_z, o_d, m_d)
-                        b_y = b_y * b_z * _sigmoid(b_z)
+                        b_z = load(p_z + i_row * s_z + row * s_z, o_d, m_d)
+                        b_y = b_y * b_z * sigmoid(b_z)
                     y += (b_y,)
                 # after the loads of all T tokens, which must not wait for these
                 for i in tl.static_range(T):
                     t = i_c * T + i
                     tl.store(q_y + t * D + o_d, y[i], mask=m_d & (o_all + t < L))
-            _store_row(p_end + i_b * D * N, o_d * N, m_d, i_n, h, N, K)
+            store_row(p_end + i_b * D * N, o_d * N, m_d, i_n, h, N, K)
 
 
 @triton.jit(do_not_specialize=["batch", "L", "windows"])
@@ -226,10 +113,10 @@ def scan_bwd_kernel(
     o_d, m_d = i_g * per + o_g, o_g < per
     slices: tl.constexpr = (N + K - 1) // K
     chunks = tl.cdiv(L, T)
-    b_D = _load(p_D, o_d, m_d)
+    b_D = load(p_D, o_d, m_d)
     b_bias = tl.zeros([LANES], dtype=tl.float32)
     if p_bias is not None:
-        b_bias = _load(p_bias, o_d, m_d)
+        b_bias = load(p_bias, o_d, m_d)
     b_dD, b_dbias = tl.zeros([LANES], dtype=tl.float32), tl.zeros([LANES], dtype=tl.float32)
     # where the sums over channels end up, see _sum_lanes: of dB in the lower 16 lanes, of dC in the upper
     o_v = o_l % 16 // (16 // K)
@@ -239,8 +126,8 @@ def scan_bwd_kernel(
         i_n = i_s * K
         m_last = o_all + i_s == slices - 1
         m_v = (o_l % (16 // K) == 0) & (i_n + o_v < N)
-        A = _scale(_load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
-        dA = _scale(A, 0.0)
+        A = scale(load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
+        dA = scale(A, 0.0)
         for i_w in range(0, tl.minimum(windows, batch - first)):
             i_b = first + i_w
             i_row = i_b * L
@@ -249,25 +136,25 @@ def scan_bwd_kernel(
             q_du, q_ddt = p_du + i_row * D, p_ddt + i_row * D
             q_dBC = p_dBC + (i_p.to(tl.int64) * batch * L + i_row) * 2 * N + i_n
             if p_dend is not None:  # noqa: SIM108  decided when the kernel is compiled
-                dh = _load_row(p_dend + i_b * D * N, o_d * N, m_d, i_n, N, K)
+                dh = load_row(p_dend + i_b * D * N, o_d * N, m_d, i_n, N, K)
             else:
-                dh = _scale(A, 0.0)
+                dh = scale(A, 0.0)
             for i_r in range(chunks):
                 i_c = chunks - 1 - i_r
                 i_k = i_c // PARTS
                 if i_k > 0:
                     i_h = (i_b * ((chunks - 1) // PARTS) + i_k - 1) * tl.num_programs(0) + i_p
-                    b_h = _load_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, K, K)
+                    b_h = load_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, K, K)
                 else:
-                    b_h = _load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+                    b_h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
                 if PARTS > 1:
                     for t in range(i_k * PARTS * T, i_c * T):
                         row = t
-                        b_dt = _load(q_dt + row * s_dt, o_d, m_d)
+                        b_dt = load(q_dt + row * s_dt, o_d, m_d)
                         if p_bias is not None:
-                            b_dt, _ = _softplus(b_dt + b_bias)
-                        B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                        b_h = _advance(b_h, A, b_dt, b_dt * _load(q_u + row * s_u, o_d, m_d), B)
+                            b_dt, _ = softplus(b_dt + b_bias)
+                        B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                        b_h = advance(b_h, A, b_dt, b_dt * load(q_u + row * s_u, o_d, m_d), B)
                 h: tl.tuple = (b_h,)
                 u: tl.tuple = ()
                 dt: tl.tuple = ()
@@ -277,20 +164,20 @@ def scan_bwd_kernel(
                 for i in tl.static_range(T):
                     t = i_c * T + i
                     row = t if EVEN else tl.minimum(t, L - 1)
-                    b_u = _load(q_u + row * s_u, o_d, m_d)
-                    b_dt = _load(q_dt + row * s_dt, o_d, m_d)
+                    b_u = load(q_u + row * s_u, o_d, m_d)
+                    b_dt = load(q_dt + row * s_dt, o_d, m_d)
                     if p_bias is not None:
-                        b_dt, b_slope = _softplus(b_dt + b_bias)
+                        b_dt, b_slope = softplus(b_dt + b_bias)
                         slope += (b_slope,)
                     if not EVEN:
                         b_dt = tl.where(t < L, b_dt, 0.0)
-                    B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                    h += (_advance(h[i], A, b_dt, b_dt * b_u, B),)
+                    B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                    h += (advance(h[i], A, b_dt, b_dt * b_u, B),)
                     u += (b_u,)
                     dt += (b_dt,)
-                    dy += (_load(q_dy + row * s_dy, o_d, m_d & (o_all + t < L)),)
+                    dy += (load(q_dy + row * s_dy, o_d, m_d & (o_all + t < L)),)
                     if p_z is not None:
-                        z += (_load(p_z + i_row * s_z + row * s_z, o_d, m_d),)
+                        z += (load(p_z + i_row * s_z + row * s_z, o_d, m_d),)
                 for i in tl.static_range(T - 1, -1, -1):
                     t = i_c * T + i
                     row = t if EVEN else tl.minimum(t, L - 1)
@@ -300,14 +187,14 @@ def scan_bwd_kernel(
                     # that cost more than to compute them again
                     b_dt = tl.where(m_t, dt[i], 0.0)
                     b_x = b_dt * u[i]
-                    B = _load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                    C = _load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
+                    B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
+                    C = load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
                     b_dy = dy[i]
                     if p_z is not None:
-                        b_gate = _sigmoid(z[i])
+                        b_gate = sigmoid(z[i])
                         b_dz = b_dy * b_gate * (1.0 + z[i] * (1.0 - b_gate))
                         b_dy = b_dy * z[i] * b_gate
-                        b_y = _dot(h[i + 1], C)
+                        b_y = dot(h[i + 1], C)
                     # the sums over the state that du and ddt need
                     b_hB, b_hA = tl.zeros([LANES, 4], dtype=tl.float32), tl.zeros([LANES, 4], dtype=tl.float32)
                     dBC: tl.tuple = ()
@@ -316,7 +203,7 @@ def scan_bwd_kernel(
                     for k in tl.static_range(K // 4):
                         b_dh = dh[k] + b_dy[:, None] * C[k]
                         b_hB += b_dh * B[k]
-                        dBC += (_halve(b_dh * b_x[:, None], b_dy[:, None] * h[i + 1][k], o_l, 16),)
+                        dBC += (halve(b_dh * b_x[:, None], b_dy[:, None] * h[i + 1][k], o_l, 16),)
                         b_dh *= tl.exp2(b_dt[:, None] * A[k])
                         b_da = b_dh * h[i][k]
                         b_hA += b_da * A[k]
@@ -324,7 +211,7 @@ def scan_bwd_kernel(
                         new_dA += (dA[k] + b_da * b_dt[:, None],)
                     dh, dA = new_dh, new_dA
                     b_hB, b_hA = tl.sum(b_hB, 1), tl.sum(b_hA, 1)
-                    b_v = _sum_lanes(dBC, o_l)
+                    b_v = sum_lanes(dBC, o_l)
                     tl.store(q_dBC + t * 2 * N + o_l // 16 * N + o_v, b_v, mask=m_v & (o_all + t < L))
                     if slices > 1:
                         p_sum = p_sums + (i_row + row) * 3 * D + o_d
@@ -347,8 +234,8 @@ def scan_bwd_kernel(
                     tl.store(q_ddt + o_out, b_ddt, mask=m_out)
                     if p_z is not None:
                         tl.store(p_dz + i_row * D + o_out, b_dz * (b_y + b_D * u[i]), mask=m_out)
-            _store_row(p_dstart + i_b * D * N, o_d * N, m_d, i_n, dh, N, K)
-        _store_row(p_dA + tl.program_id(1) * D * N, o_d * N, m_d, i_n, dA, N, K)
+            store_row(p_dstart + i_b * D * N, o_d * N, m_d, i_n, dh, N, K)
+        store_row(p_dA + tl.program_id(1) * D * N, o_d * N, m_d, i_n, dA, N, K)
     tl.store(p_dD + tl.program_id(1) * D + o_d, b_dD, mask=m_d)
     if p_bias is not None:
         tl.store(p_dbias + tl.program_id(1) * D + o_d, b_dbias, mask=m_d)
