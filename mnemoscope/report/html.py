@@ -217,7 +217,8 @@ def _cell(row: Row | None) -> Row:
     return {
         "value": words.number(row["value"], row["unit"]),
         "interval": words.interval(row),
-        "n": words.counted(row),
+        # to be broken after its comma and nowhere else
+        "n": words.counted(row).replace(" ", "\u00a0").replace(",\u00a0", ", "),
     }
 
 
