@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 BACKENDS = ("auto", "reference", "numba", "triton")
 
 
-@cache
+# torch.compile takes what it gives for granted: neither its log nor its look at what is installed can be traced
+@torch.compiler.assume_constant_result
 def choose(backend: str, device_type: str, exact: torch.dtype) -> str:
     """The backend used for a request; logged once for each.
 
@@ -26,6 +27,11 @@ def choose(backend: str, device_type: str, exact: torch.dtype) -> str:
         ValueError: an unknown backend.
         RuntimeError: Triton was asked for and is not installed.
     """
+    return _choose(backend, device_type, exact)
+
+
+@cache
+def _choose(backend: str, device_type: str, exact: torch.dtype) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend {backend!r}; there are: {', '.join(BACKENDS)}")
     have_triton = importlib.util.find_spec("triton") is not None
