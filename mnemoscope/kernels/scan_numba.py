@@ -1,8 +1,8 @@
 """The selective scan on a CPU, compiled by Numba where it runs: no compiler needed, no tensor of the size [B, L, D, N].
 
-Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`, in float32.  The state of one window stays in the
-cache while its tokens pass; the backward pass computes the states of a window again.  Windows are shared among a fixed
-number of parts, whose sums over windows are added in order, so that results do not depend on the number of threads.
+Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`, in float32.  A task owns BLOCK channels of one window
+and walks its tokens with the state in the cache; the backward pass computes the states again.  Sums over tasks are made
+afterwards, in order, so that results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -13,124 +13,304 @@ import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
-from torch.nn import functional as F
 
-#: parts that the windows of a batch are shared among
-PARTS = 16
+from mnemoscope.kernels.elementary_numba import MATH, dense, exp, flat, sigmoid, softplus
 
+#: channels of a task
+BLOCK = 64
 
-@njit(inline="always", fastmath=True)
-def _exp(x: Any) -> Any:
-    """e^x for x <= 0 in float32 to 2e-7; branch-free, so that the loop over a state's numbers is vectorised.
-
-    Cephes' expf: a power of two made in the exponent's bits, times a polynomial on [-ln 2 / 2, ln 2 / 2].
-    """
-    x = max(x, np.float32(-87.0))
-    k = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
-    r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    y = p * r * r + r + np.float32(1.0)
-    return y * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
-@njit(parallel=True, fastmath=True, cache=True)
-def _forward(u: Any, dt: Any, A: Any, B: Any, C: Any, start: Any, y: Any, end: Any) -> None:
-    batch, length, channels = u.shape
-    groups, n = B.shape[2], B.shape[3]
-    per = channels // groups
-    for part in prange(PARTS):
-        for b in range(batch * part // PARTS, batch * (part + 1) // PARTS):
-            h = end[b]
-            h[:] = start[b]
-            for t in range(length):
-                for d in range(channels):
-                    g = d // per
-                    step = dt[b, t, d]
-                    x = step * u[b, t, d]
-                    total = np.float32(0.0)
-                    for i in range(n):
-                        value = _exp(step * A[d, i]) * h[d, i] + x * B[b, t, g, i]
-                        h[d, i] = value
-                        total += value * C[b, t, g, i]
-                    y[b, t, d] = total
+@njit(inline="always")
+def _place(task: Any, per: Any, blocks: Any) -> Any:
+    """Group, first channel and number of channels of one of a window's tasks; no block lies in two groups."""
+    g = task // blocks
+    i = task % blocks * BLOCK
+    return g, g * per + i, min(BLOCK, per - i)
 
 
-@njit(parallel=True, fastmath=True, cache=True)
-def _backward(
-    u: Any, dt: Any, A: Any, B: Any, C: Any, start: Any, dy: Any, dend: Any,
-    du: Any, ddt: Any, dA: Any, dB: Any, dC: Any, dstart: Any,
+@njit(inline="always")
+def _load(to: Any, array: Any, at: Any, width: Any) -> None:
+    for d in range(width):
+        to[d] = array[at + d]
+
+
+@njit(fastmath=MATH)
+def _forward_task(
+    task: int, length: int, u: Any, ub: int, ul: int, dt: Any, tb: int, tl: int, z: Any, zb: int, zl: int,
+    B: Any, bb: int, bl: int, C: Any, cb: int, cl: int, A: Any, D: Any, bias: Any, start: Any, groups: int,
+    gated: bool, biased: bool, y: Any, end: Any,
 ) -> None:  # fmt: skip
-    batch, length, channels = u.shape
-    groups, n = B.shape[2], B.shape[3]
+    channels, n = A.shape
     per = channels // groups
-    for part in prange(PARTS):
-        before = np.empty((length, channels, n), np.float32)
-        h = np.empty((channels, n), np.float32)
-        own_dA = dA[part]
-        for b in range(batch * part // PARTS, batch * (part + 1) // PARTS):
-            h[:] = start[b]
-            for t in range(length):
-                before[t] = h
-                for d in range(channels):
-                    g = d // per
-                    step = dt[b, t, d]
-                    x = step * u[b, t, d]
-                    for i in range(n):
-                        h[d, i] = _exp(step * A[d, i]) * h[d, i] + x * B[b, t, g, i]
-            dh = dstart[b]
-            dh[:] = dend[b]
-            for t in range(length - 1, -1, -1):
-                for g in range(groups):
-                    for i in range(n):
-                        dB[b, t, g, i] = 0.0
-                        dC[b, t, g, i] = 0.0
-                for d in range(channels):
-                    g = d // per
-                    step = dt[b, t, d]
-                    x = step * u[b, t, d]
-                    up = dy[b, t, d]
-                    by_B = np.float32(0.0)
-                    by_A = np.float32(0.0)
-                    for i in range(n):
-                        a = _exp(step * A[d, i])
-                        previous = before[t, d, i]
-                        grad = dh[d, i] + up * C[b, t, g, i]
-                        dC[b, t, g, i] += up * (a * previous + x * B[b, t, g, i])
-                        dB[b, t, g, i] += grad * x
-                        by_B += grad * B[b, t, g, i]
-                        da = grad * previous * a
-                        by_A += da * A[d, i]
-                        own_dA[d, i] += da * step
-                        dh[d, i] = grad * a
-                    du[b, t, d] = by_B * step
-                    ddt[b, t, d] = by_A + by_B * u[b, t, d]
+    blocks = -(-per // BLOCK)
+    b = task // (groups * blocks)
+    g, d0, width = _place(task % (groups * blocks), per, blocks)
+    a, h = np.zeros((n, BLOCK), np.float32), np.zeros((n, BLOCK), np.float32)
+    for d in range(width):
+        for i in range(n):
+            a[i, d], h[i, d] = A[d0 + d, i], start[b, d0 + d, i]
+    uu, step, gate = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    shift, skip = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    x, total = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    _load(skip, D, d0, width)
+    if biased:
+        _load(shift, bias, d0, width)
+    for t in range(length):
+        _load(uu, u, b * ub + t * ul + d0, width)
+        _load(step, dt, b * tb + t * tl + d0, width)
+        if biased:
+            for d in range(BLOCK):
+                step[d] = softplus(step[d] + shift[d])
+        for d in range(BLOCK):
+            x[d] = step[d] * uu[d]
+            total[d] = skip[d] * uu[d]
+        for i in range(n):
+            bi, ci = B[b * bb + t * bl + g * n + i], C[b * cb + t * cl + g * n + i]
+            for d in range(BLOCK):
+                value = exp(step[d] * a[i, d]) * h[i, d] + x[d] * bi
+                h[i, d] = value
+                total[d] += value * ci
+        if gated:
+            _load(gate, z, b * zb + t * zl + d0, width)
+            for d in range(BLOCK):
+                total[d] *= gate[d] * sigmoid(gate[d])
+        for d in range(width):
+            y[b, t, d0 + d] = total[d]
+    for d in range(width):
+        for i in range(n):
+            end[b, d0 + d, i] = h[i, d]
+
+
+@njit(parallel=True, fastmath=MATH, cache=True)
+def _forward(
+    batch: int, length: int, u: Any, ub: int, ul: int, dt: Any, tb: int, tl: int, z: Any, zb: int, zl: int,
+    B: Any, bb: int, bl: int, C: Any, cb: int, cl: int, A: Any, D: Any, bias: Any, start: Any, groups: int,
+    gated: bool, biased: bool, y: Any, end: Any,
+) -> None:  # fmt: skip
+    channels = A.shape[0]
+    for task in prange(batch * groups * -(-(channels // groups) // BLOCK)):
+        _forward_task(
+            task,
+            length,
+            u,
+            ub,
+            ul,
+            dt,
+            tb,
+            tl,
+            z,
+            zb,
+            zl,
+            B,
+            bb,
+            bl,
+            C,
+            cb,
+            cl,
+            A,
+            D,
+            bias,
+            start,
+            groups,
+            gated,
+            biased,
+            y,
+            end,
+        )
+
+
+@njit(fastmath=MATH)
+def _backward_task(
+    task: int, length: int, u: Any, ub: int, ul: int, dt: Any, tb: int, tl: int, z: Any, zb: int, zl: int,
+    B: Any, bb: int, bl: int, C: Any, cb: int, cl: int, A: Any, D: Any, bias: Any, start: Any, groups: int,
+    gated: bool, biased: bool, dy: Any, dend: Any,
+    du: Any, ddt: Any, dz: Any, dB: Any, dC: Any, dA: Any, dD: Any, dbias: Any, dstart: Any,
+) -> None:  # fmt: skip
+    channels, n = A.shape
+    per = channels // groups
+    blocks = -(-per // BLOCK)
+    b = task // (groups * blocks)
+    g, d0, width = _place(task % (groups * blocks), per, blocks)
+    part = task % blocks
+    # the state before each token, and after the last; and what it shrinks by at each
+    states, shrink = np.empty((length + 1, n, BLOCK), np.float32), np.empty((length, n, BLOCK), np.float32)
+    a, dh, da = (np.zeros((n, BLOCK), np.float32), np.zeros((n, BLOCK), np.float32),
+                 np.zeros((n, BLOCK), np.float32))  # fmt: skip
+    h = states[0]
+    h[:] = _ZERO
+    for d in range(width):
+        for i in range(n):
+            a[i, d], h[i, d], dh[i, d] = A[d0 + d, i], start[b, d0 + d, i], dend[b, d0 + d, i]
+    uu, step, slope = (np.zeros((length, BLOCK), np.float32), np.zeros((length, BLOCK), np.float32),
+                       np.ones((length, BLOCK), np.float32))  # fmt: skip
+    up, gate = np.zeros((length, BLOCK), np.float32), np.zeros(BLOCK, np.float32)
+    shift, skip = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    x, total = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    by_A, by_B = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    dskip, dshift = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    _load(skip, D, d0, width)
+    if biased:
+        _load(shift, bias, d0, width)
+    for t in range(length):
+        ut, st, upt = uu[t], step[t], up[t]
+        _load(ut, u, b * ub + t * ul + d0, width)
+        _load(st, dt, b * tb + t * tl + d0, width)
+        for d in range(width):
+            upt[d] = dy[b, t, d0 + d]
+        if biased:
+            slopes = slope[t]
+            for d in range(BLOCK):
+                value = st[d] + shift[d]
+                st[d] = softplus(value)
+                slopes[d] = sigmoid(value)
+        for d in range(BLOCK):
+            x[d] = st[d] * ut[d]
+            total[d] = skip[d] * ut[d]
+        for i in range(n):
+            bi, ci = B[b * bb + t * bl + g * n + i], C[b * cb + t * cl + g * n + i]
+            before, after, ai, shrinks = states[t, i], states[t + 1, i], a[i], shrink[t, i]
+            for d in range(BLOCK):
+                s = exp(st[d] * ai[d])
+                value = s * before[d] + x[d] * bi
+                shrinks[d] = s
+                after[d] = value
+                total[d] += value * ci
+        if gated:
+            _load(gate, z, b * zb + t * zl + d0, width)
+            for d in range(BLOCK):
+                s = sigmoid(gate[d])
+                # of the gate, in place of what it multiplies
+                total[d] *= upt[d] * s * (_ONE + gate[d] * (_ONE - s))
+                upt[d] *= gate[d] * s
+            for d in range(width):
+                dz[b, t, d0 + d] = total[d]
+    for t in range(length - 1, -1, -1):
+        ut, st, upt, slopes = uu[t], step[t], up[t], slope[t]
+        for d in range(BLOCK):
+            x[d] = st[d] * ut[d]
+            by_A[d] = _ZERO
+            by_B[d] = _ZERO
+        for i in range(n):
+            bi, ci = B[b * bb + t * bl + g * n + i], C[b * cb + t * cl + g * n + i]
+            before, after, ai, shrinks, dhi, dai = states[t, i], states[t + 1, i], a[i], shrink[t, i], dh[i], da[i]
+            of_B, of_C = _ZERO, _ZERO
+            for d in range(BLOCK):
+                grad = dhi[d] + upt[d] * ci
+                of_C += upt[d] * after[d]
+                of_B += grad * x[d]
+                by_B[d] += grad * bi
+                grad *= shrinks[d]
+                dhi[d] = grad
+                grad *= before[d]
+                by_A[d] += grad * ai[d]
+                dai[d] += grad * st[d]
+            dB[part, b, t, g, i] = of_B
+            dC[part, b, t, g, i] = of_C
+        for d in range(BLOCK):
+            dskip[d] += upt[d] * ut[d]
+            by_A[d] = (by_A[d] + by_B[d] * ut[d]) * slopes[d]
+            dshift[d] += by_A[d]
+            by_B[d] = by_B[d] * st[d] + upt[d] * skip[d]
+        for d in range(width):
+            ddt[b, t, d0 + d] = by_A[d]
+            du[b, t, d0 + d] = by_B[d]
+    for d in range(width):
+        dD[b, d0 + d] = dskip[d]
+        dbias[b, d0 + d] = dshift[d]
+        for i in range(n):
+            dA[b, d0 + d, i] = da[i, d]
+            dstart[b, d0 + d, i] = dh[i, d]
+
+
+@njit(parallel=True, fastmath=MATH, cache=True)
+def _backward(
+    batch: int, length: int, u: Any, ub: int, ul: int, dt: Any, tb: int, tl: int, z: Any, zb: int, zl: int,
+    B: Any, bb: int, bl: int, C: Any, cb: int, cl: int, A: Any, D: Any, bias: Any, start: Any, groups: int,
+    gated: bool, biased: bool, dy: Any, dend: Any,
+    du: Any, ddt: Any, dz: Any, dB: Any, dC: Any, dA: Any, dD: Any, dbias: Any, dstart: Any,
+) -> None:  # fmt: skip
+    channels = A.shape[0]
+    for task in prange(batch * groups * -(-(channels // groups) // BLOCK)):
+        _backward_task(
+            task,
+            length,
+            u,
+            ub,
+            ul,
+            dt,
+            tb,
+            tl,
+            z,
+            zb,
+            zl,
+            B,
+            bb,
+            bl,
+            C,
+            cb,
+            cl,
+            A,
+            D,
+            bias,
+            start,
+            groups,
+            gated,
+            biased,
+            dy,
+            dend,
+            du,
+            ddt,
+            dz,
+            dB,
+            dC,
+            dA,
+            dD,
+            dbias,
+            dstart,
+        )
+
+
+def _arguments(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, bias: Tensor | None,
+    start: Tensor,
+) -> tuple[Any, ...]:  # fmt: skip
+    """What both kernels are given."""
+
+    gate = (np.empty(0, np.float32), 0, 0) if z is None else flat(z)
+    rows = (*flat(u), *flat(dt), *gate, *flat(B), *flat(C))
+    return (*u.shape[:2], *rows, *(dense(x) for x in (A, D, bias, start)), B.shape[2], z is not None, bias is not None)
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, start: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        inputs = [x.detach().to(torch.float32).contiguous() for x in (u, dt, A, B, C, start)]
-        y, end = torch.empty_like(inputs[0]), torch.empty_like(inputs[5])
-        _forward(*(x.numpy() for x in inputs), y.numpy(), end.numpy())
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        u, start = inputs[0], inputs[8]
+        y, end = torch.empty(u.shape, dtype=torch.float32), torch.empty(start.shape)
+        _forward(*_arguments(*inputs), y.numpy(), end.numpy())
         ctx.save_for_backward(*inputs)
-        return y, end
+        return y.to(u.dtype), end
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, dend: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, dy: Tensor, dend: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
-        u, dt, A, B, C, start = inputs
-        du, ddt, dB, dC, dstart = (torch.empty_like(x) for x in (u, dt, B, C, start))
-        dA = torch.zeros(PARTS, *A.shape)
+        u, _, A, B, _, _, z, bias, start = inputs
+        batch, _, channels = u.shape
+        groups = B.shape[2]
+        parts = -(-(channels // groups) // BLOCK)
+        du, ddt, dz = torch.empty(u.shape), torch.empty(u.shape), torch.empty(u.shape if z is not None else (0, 0, 0))
+        dB, dC = torch.empty(parts, *B.shape), torch.empty(parts, *B.shape)
+        dA, dstart = torch.empty(batch, *A.shape), torch.empty(start.shape)
+        dD, dbias = torch.empty(batch, channels), torch.empty(batch, channels)
         upstream = [g.to(torch.float32).contiguous() for g in (dy, dend)]
-        _backward(*(x.numpy() for x in (*inputs, *upstream, du, ddt, dA, dB, dC, dstart)))
-        return du, ddt, dA.sum(0), dB, dC, dstart
+        made = (*upstream, du, ddt, dz, dB, dC, dA, dD, dbias, dstart)
+        _backward(*_arguments(*inputs), *(x.numpy() for x in made))
+        gradients = (
+            du, ddt, dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0), None if z is None else dz,
+            None if bias is None else dbias.sum(0), dstart,
+        )  # fmt: skip
+        return tuple(None if g is None else g.to(x.dtype) for g, x in zip(gradients, inputs, strict=True))
 
 
 def selective_scan(
@@ -151,11 +331,5 @@ def selective_scan(
     """
     if start.dtype != torch.float32:
         raise TypeError(f"the numba scan computes in float32, start is {start.dtype}; use the reference backend")
-    uf, dtf = u.float(), dt.float()
-    if dt_bias is not None:
-        dtf = F.softplus(dtf + dt_bias.float())
-    y, end = _Scan.apply(uf, dtf, A.float(), B.float(), C.float(), start)
-    y = torch.addcmul(y, D.float(), uf)
-    if z is not None:
-        y = y * F.silu(z.float())
-    return y.to(u.dtype), end
+    y, end = _Scan.apply(u, dt, A, B, C, D, z, dt_bias, start)
+    return y, end
