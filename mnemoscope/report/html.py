@@ -217,8 +217,7 @@ def _cell(row: Row | None) -> Row:
     return {
         "value": words.number(row["value"], row["unit"]),
         "interval": words.interval(row),
-        # to be broken after its comma and nowhere else
-        "n": words.counted(row).replace(" ", "\u00a0").replace(",\u00a0", ", "),
+        "n": words.counted(row),
     }
 
 
