@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -238,6 +238,51 @@ def inspect(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+def bench(
+    study: StudyFile,
+    data: Data = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="instead of the study's", show_default=False)
+    ] = None,
+) -> None:
+    """How long a study will take on this machine, from a little of each of its stages; keeps nothing."""
+    from mnemoscope import bench, config
+
+    found = bench.forecast(config.load(study, data=data), Bars(), device)
+    table = Table(title=Text(f"{study} on {found.device}"))
+    for column in ("stage", "what", "amount", "rate", "time", "share"):
+        table.add_column(column, justify="left" if column in ("stage", "what") else "right")
+    stage = ""
+    for line in found.lines:
+        table.add_row(
+            line.stage if line.stage != stage else "",
+            line.what,
+            f"{line.amount:,.0f} {line.unit}",
+            f"{line.amount / line.seconds:,.1f} /s" if line.seconds else "",
+            _time(line.seconds),
+            f"{line.seconds / found.seconds:.0%}",
+        )
+        stage = line.stage
+    table.add_section()
+    table.add_row("all", "", "", "", _time(found.seconds), "100%", style="bold")
+    out.print(table)
+    if found.unending:
+        out.print(
+            f"Reconstructions are taken to end with their windows; {_time(found.unending)} more if none of them ended.",
+            soft_wrap=True,
+        )
+    out.print(f"At most {found.peak_bytes / 1e9:.2f} GB of memory were held.", highlight=False)
+
+
+def _time(seconds: float) -> str:
+    """3.2 s, 12 min 05 s, 4 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02} min"
 
 
 @app.command()

@@ -35,6 +35,7 @@ from mnemoscope.text.windows import WindowSet, cut
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.loop import fit
 from mnemoscope.train.processes import accelerator, by_main, device_name
+from mnemoscope.train.step import Loss
 from mnemoscope.types import IntArray, Window
 
 _T = TypeVar("_T")
@@ -99,6 +100,18 @@ class Workshop:
         """The memory of windows, the study's prefix read before them."""
         bos = self.special[0] if self.windows_config.prefix == "bos" else None
         return encode(self.loaded.adapter, ids, bos=bos)
+
+    def loss(self, condition_name: str) -> Loss:
+        """What a decoder that is trained under a condition has to make small."""
+        condition = plugins.load("condition", condition_name)
+
+        def loss(decoder: nn.Module, ids: Tensor) -> Tensor:
+            with torch.no_grad():
+                memory = self.encode(ids) if condition.reads else self.loaded.adapter.empty(len(ids))
+            nats: Tensor = decoder(condition.hand_over(memory), ids)[0]
+            return nats
+
+        return loss
 
 
 # ---- prepare --------------------------------------------------------------------------------------------------------
@@ -245,22 +258,13 @@ def _tokenizer(shop: Workshop) -> Any:
 def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     run, study = shop.run, shop.study
     plan = job.plan(study.seed)
-    condition = plugins.load("condition", job.condition)
     decoder = shop.decoder()
-
-    def loss(module: nn.Module, ids: Tensor) -> Tensor:
-        with torch.no_grad():
-            memory = shop.encode(ids) if condition.reads else decoder.adapter.empty(len(ids))
-        nats, _ = module(condition.hand_over(memory), ids)
-        out: Tensor = nats
-        return out
-
     identity = f"{study.digest()} {shop.loaded.digest} {job.decoder.name}/{job.name}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
     with shop.progress.task(f"training {job.decoder.name}/{job.name}", plan.tokens, "tokens") as bar:
         curve = fit(
             decoder,
-            loss,
+            shop.loss(job.condition),
             store.sample,
             plan,
             seed=(study.seed, job.seed),
