@@ -1,0 +1,1 @@
+"""Speed, side by side with whatever else is installed:  python -m benchmarks --help"""

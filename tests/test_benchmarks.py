@@ -1,0 +1,86 @@
+"""The arithmetic of the benchmarks; their times are for no test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import contest, cost, show
+
+
+def test_operations_and_parameters_of_mamba_130m() -> None:
+    """A layer's maps: 768 x 3072, 1536 x 80, 48 x 1536, 1536 x 768, two operations a weight."""
+    shape = cost.MAMBA_130M
+    assert shape.body_flops == 24 * 2 * (768 * 3072 + 1536 * 80 + 48 * 1536 + 1536 * 768)
+    assert shape.autoencoder_flops / 1e6 == pytest.approx(948.9, abs=0.05)
+    assert shape.parameters == 129_135_360  # what the published checkpoint holds
+
+
+def test_the_least_traffic_is_of_the_parts_that_it_names() -> None:
+    """256 x 64: 27,648 bytes forward twice and 43,008 backward for each token and layer; 46.2 GB in all."""
+    found = cost.MAMBA_130M.autoencoder_bytes(256, 64)
+    passes = 16384 * 24 * (2 * 27648 + 43008)
+    logits, optimiser = 16384 * 4 * 50280, 30 * 129_135_360
+    states = 2 * 64 * 24 * 1536 * (16 + 4) * 4
+    assert found == passes + logits + optimiser + states
+    assert found / 1e9 == pytest.approx(46.2, abs=0.05)
+
+
+def test_exponents() -> None:
+    sizes = [16, 64, 256, 4096]
+    assert cost.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    assert cost.exponent(sizes, [7.0] * 4) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_who_cannot_take_part_gets_a_reason_and_no_number() -> None:
+    def missing() -> tuple[contest.Work, float]:
+        raise contest.NotHereError("it is not installed")
+
+    def slow(calls: list[int]) -> contest.Contestant:
+        return contest.Contestant("slow", lambda: (lambda: calls.append(1), 10.0), warm=2)
+
+    calls: list[int] = []
+    patience = contest.Patience(repeats=3, block=0.0, long=1e9)
+    ours, theirs = contest.contest("steps", "work", [slow(calls), contest.Contestant("theirs", missing)], patience)
+    assert len(calls) == 2 + 3 == 2 + len(ours.seconds)
+    assert (theirs.seconds, theirs.skipped) == ([], "it is not installed")
+    assert "ours over theirs" not in theirs.facts
+
+
+def test_what_does_not_fit_is_halved_with_room_to_spare() -> None:
+    """20 windows of which 7 fit: 20, 10, 5, and half of it."""
+
+    def make(n: int) -> contest.Work:
+        def work() -> None:
+            if n > 7:
+                raise torch.OutOfMemoryError("no room")
+
+        return work
+
+    assert contest.fitting(make, 20)[1] == 2
+    assert contest.fitting(make, 6)[1] == 6
+
+
+def test_shares_are_of_the_ceilings_measured_beside() -> None:
+    """100 tokens a second of 1e9 FLOP each on a machine of 1e12 FLOP/s and 1e9 B/s; products take 0.5 s of a step of
+    100 tokens, and its 2.5e8 bytes 0.25 s."""
+    row = {
+        **{"work": "step, bf16", "amount": 100.0, "unit": "tokens", "median": 1.0},
+        "facts": {
+            **{"flops a token": 1e9, "seconds of the matrix products alone": 0.5},
+            **{"tokens a step": 100, "bytes a step": 2.5e8},
+        },
+    }
+    ceilings = [
+        {"who": "bfloat16", "amount": 1e12, "seconds": [1.0, 1.5]},
+        {"who": "uint8", "amount": 1e9, "seconds": [1.0]},
+    ]
+    found = show.derived({"ceilings": {"rows": ceilings}}, row)
+    assert found["MFU"] == "10.0%"
+    assert found["matrix products alone"] == "200 tokens/s"
+    assert found["share of the floor"] == "75.0%"
