@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: two minutes on a GPU")
     parser.add_argument("--only", choices=PARTS, action="append", help="just this part; may be given again")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks-out"), help="folder for speed.json and speed.md")
+    parser.add_argument("--out", type=Path, default=Path("build/speed"), help="folder for speed.json and speed.md")
     parser.add_argument("--published", type=Path, help="folder of the published code (dataminr-ai/ouroboros)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     given = parser.parse_args()

@@ -27,7 +27,7 @@ class Row:
     Attributes:
         amount: of ``unit`` that one call works off.
         seconds: of each repeat, a call.
-        peak_bytes: the most memory that the contestant held while it was made and warmed up, besides what was held before.
+        peak_bytes: the most that it held while it was made and warmed up, besides what was held before.
         facts: what else there is to say, such as model-FLOPs utilisation.
         skipped: why there is no number.
     """
