@@ -1,9 +1,10 @@
 """The selective scan in Triton: sequential in time, the state in registers, recomputed for the backward pass.
 
 Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`.  A program is one warp; each of its lanes owns one
-channel, with up to K = 16 numbers of its state as K / 4 blocks [32, 4], so that a sum over the state needs no other
-lane and nothing per channel is computed twice.  A longer state is walked in slices of K, whose sums over the state
-add up in memory.  The program walks through the tokens of some windows, T tokens at a time.
+channel, in the forward pass two if it can, with up to K = 16 numbers of its state as K / 4 blocks [32, 4], so that a
+sum over the state needs no other lane and nothing per channel is computed twice.  A longer state is walked in slices of
+K, whose sums over the state add up in memory.  The program walks through the tokens of some windows, T tokens at a
+time.
 
 The forward pass keeps the state every PARTS T tokens; the backward pass computes the states of T tokens again from
 there and holds them while it walks back.  Sums over channels (gradients of B and C) and over windows (of A, D,
@@ -30,7 +31,7 @@ from mnemoscope.kernels.triton_lanes import (
     LOG2E,
     advance,
     dot,
-    halve,
+    halve_products,
     load,
     load_row,
     scale,
@@ -45,12 +46,13 @@ from mnemoscope.kernels.triton_lanes import (
 def scan_fwd_kernel(
     p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_y, p_end, p_saved, p_sums,
     s_u, s_dt, s_B, s_C, s_z, batch, L, D, per, windows,
-    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, EVEN: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    o_l = tl.arange(0, LANES)
+    # a lane that owns two channels reads B and C once for both; they must lie side by side
+    o_l = tl.arange(0, WIDE) % LANES * (WIDE // LANES) + tl.arange(0, WIDE) // LANES
     m_l, o_all = o_l >= 0, o_l * 0  # every lane reads the same; comparing blocks keeps masks blocks of booleans
     i_p = tl.program_id(0)
-    i_g, o_g = i_p // tl.cdiv(per, LANES), i_p % tl.cdiv(per, LANES) * LANES + o_l
+    i_g, o_g = i_p // tl.cdiv(per, WIDE), i_p % tl.cdiv(per, WIDE) * WIDE + o_l
     o_d, m_d = i_g * per + o_g, o_g < per
     slices: tl.constexpr = (N + K - 1) // K
     chunks = tl.cdiv(L, T)
@@ -69,6 +71,7 @@ def scan_fwd_kernel(
                 if p_saved is not None:  # noqa: SIM102  decided when the kernel is compiled, unlike the next
                     if (i_c > 0) & (i_c % PARTS == 0):
                         i_h = (i_b * ((chunks - 1) // PARTS) + i_c // PARTS - 1) * tl.num_programs(0) + i_p
+                        i_h *= WIDE // LANES  # blocks of 32 channels, as the backward pass reads them
                         store_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, h, K, K)
                 y: tl.tuple = ()
                 for i in tl.static_range(T):
@@ -203,7 +206,7 @@ def scan_bwd_kernel(
                     for k in tl.static_range(K // 4):
                         b_dh = dh[k] + b_dy[:, None] * C[k]
                         b_hB += b_dh * B[k]
-                        dBC += (halve(b_dh * b_x[:, None], b_dy[:, None] * h[i + 1][k], o_l, 16),)
+                        dBC += (halve_products(b_dh, b_x, h[i + 1][k], b_dy, o_l, 16),)
                         b_dh *= tl.exp2(b_dt[:, None] * A[k])
                         b_da = b_dh * h[i][k]
                         b_hA += b_da * A[k]
@@ -242,19 +245,19 @@ def scan_bwd_kernel(
 
 
 #: most numbers of the state in a lane, and tokens to a chunk; chunks between two states kept, and to one of the forward
-STATES, TOKENS, PARTS, MERGE = 16, 4, 2, 2
+STATES, TOKENS, PARTS, MERGE = 16, 3, 2, 2
 #: programs that fill the largest device a few times over
 PROGRAMS = 6144
 #: registers are what limits the warps in flight
-FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 128, "enable_fp_fusion": True}
+FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
 BACKWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
 
 
-def _shape(u: Tensor, B: Tensor, merge: int) -> tuple[tuple[int, int], dict[str, int]]:
-    """The grid, and the sizes that both kernels take, for chunks of ``merge`` times T tokens."""
+def _shape(u: Tensor, B: Tensor, merge: int, wide: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """The grid for ``wide`` channels a program, and the sizes of both kernels; T is ``merge`` times a chunk."""
     batch, length, channels = u.shape
     groups, n = B.shape[2], B.shape[3]
-    blocks = groups * -(-channels // groups // 32)
+    blocks = groups * -(-channels // groups // wide)
     # short windows share a program, which loads A once for all and leaves one partial sum, while programs are plenty
     windows = max(1, min(128 // length, batch * blocks // PROGRAMS))
     # few chunks, and few tokens beyond the end of the last
@@ -290,7 +293,7 @@ def _rows(x: Any) -> tuple[Any, int]:
 
 def _outputs(u: Tensor, B: Tensor, start: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, the state after the last token, and the states kept for the backward pass (none unless ``save``)."""
-    (blocks, _), shape = _shape(u, B, 1)
+    (blocks, _), shape = _shape(u, B, 1, 32)
     kept = (triton.cdiv(shape["L"], shape["T"]) - 1) // PARTS if save else 0
     saved = (shape["batch"], kept, blocks, triton.cdiv(shape["N"], shape["K"]), 32, shape["K"])
     return u.new_empty(u.shape), start.new_empty(start.shape), start.new_empty(saved)
@@ -301,13 +304,16 @@ def _forward(
     start: Tensor, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     y, end, saved = _outputs(u, B, start, save)
-    grid, shape = _shape(u, B, MERGE)
-    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B, C, z))
+    blocks, n = -(-u.shape[2] // B.shape[2] // 32), B.shape[3]
+    wide = 64 if blocks % 2 == 0 and n <= STATES else 32
+    grid, shape = _shape(u, B, MERGE, wide)
+    # every lane reads all of B and C: converting them beforehand spares each of them that
+    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B.float(), C.float(), z))
     sums = start.new_empty(u.shape) if shape["N"] > shape["K"] else None
     scan_fwd_kernel[grid](
         u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),
         start.contiguous(), y, end, saved if saved.numel() else None, sums, s_u, s_dt, s_B, s_C, s_z,
-        **shape, **FORWARD,
+        WIDE=wide, **shape, **FORWARD,
     )  # fmt: skip
     return y, end, saved
 
@@ -317,14 +323,14 @@ def _backward(
     z: Tensor | None, bias: Tensor | None, start: Tensor, saved: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of the nine inputs of the scan; empty for those that are None."""
-    (blocks, parts), shape = _shape(u, B, 1)
+    (blocks, parts), shape = _shape(u, B, 1, 32)
     batch, length, groups, n = B.shape
-    channels, new = u.shape[2], start.new_empty
+    channels, dtype, new = u.shape[2], B.dtype, start.new_empty
     du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
     dA, dD, dbias = new((parts, channels, n)), new((parts, channels)), new((parts, 0 if bias is None else channels))
     dBC, dstart = new((blocks, batch, length, 2, n)), new(start.shape)
     sums = new((batch, length, 3, channels)) if n > shape["K"] else None
-    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, B, C, z, dy))
+    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, B.float(), C.float(), z, dy))
     scan_bwd_kernel[blocks, parts](
         u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),
         start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
@@ -337,7 +343,7 @@ def _backward(
         dbias.sum(0).to(D.dtype if bias is None else bias.dtype),
     )
     # copied in any case: outputs of an operator must not share memory
-    return du, ddt, dA, dB.to(B.dtype, copy=True), dC.to(C.dtype, copy=True), dD, dz, dbias, dstart
+    return du, ddt, dA, dB.to(dtype, copy=True), dC.to(dtype, copy=True), dD, dz, dbias, dstart
 
 
 class _Scan(torch.autograd.Function):

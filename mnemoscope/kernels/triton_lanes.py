@@ -119,6 +119,16 @@ def halve(b_low, b_high, o_l, bit):
 
 
 @triton.jit
+def halve_products(b_a, b_x, b_b, b_y, o_l, bit):
+    """``halve`` of the products a x and b y, where x and y are a number per lane."""
+    m_high = (o_l & bit) != 0
+    b_kept, b_given = tl.where(m_high, b_y, b_x), tl.where(m_high, b_x, b_y)
+    m_high = m_high[:, None]
+    b_given = swap(tl.where(m_high, b_a, b_b) * b_given[:, None], o_l, bit)
+    return tl.where(m_high, b_b, b_a) * b_kept[:, None] + b_given
+
+
+@triton.jit
 def sum_lanes(x, o_l):
     """Sums over 16 lanes of J <= 4 blocks [32, 4]: half a sum per lane and level, where reducing each is five.
 

@@ -58,6 +58,7 @@ def compare(values: Inputs, fast: list[Tensor] | None = None) -> None:
     [
         (1, 9, 33, 1, 16),  # one channel in the second block; one token beyond two chunks
         (2, 3, 5, 1, 1),  # fewer tokens than a chunk
+        (1, 14, 110, 2, 12),  # two channels a lane, the last of a group without a partner; states kept twice
         (1, 2, 6, 2, 8),  # two groups
         (1, 4, 3, 3, 20),  # a slice of 16 numbers and one of 4
         (1, 5, 2, 1, 128),  # eight slices
@@ -123,7 +124,7 @@ def test_windows_that_share_a_program(monkeypatch):
 
     monkeypatch.setattr(scan_triton, "PROGRAMS", 1)
     values = inputs(5, 40, 2, 1, 4)  # three windows to a program: of three and of two
-    assert scan_triton._shape(values["u"], values["B"], 1)[0] == (1, 2)
+    assert scan_triton._shape(values["u"], values["B"], 1, 32)[0] == (1, 2)
     compare(values)
 
 
