@@ -47,3 +47,7 @@ class ContinuityError(ModelError):
 
 class RunError(MnemoscopeError):
     """A run folder cannot be used: another study's, incomplete, or no room left."""
+
+
+class CountError(MnemoscopeError):
+    """Counts cannot be made, read, or asked for."""

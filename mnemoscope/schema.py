@@ -122,6 +122,15 @@ SPANS = [
     Column("label", _S, "", "the span's label"),
 ]
 
+COUNTS = [
+    Column("kind", _S, "", "token (of the tokenizer that the file's metadata names) or word (frequency/words.py)"),
+    Column("n", _I, "", "how many of them in a row make the item: 1 for a token or a word, 2 for a pair, ..."),
+    Column("item", _S, "", "the item as written; words of a row joined by a space, bytes that are no text as U+FFFD"),
+    Column("ids", pa.list_(_I), "", "token ids of the item [n], by which it is known; null for words"),
+    Column("count", pa.int64(), "occurrences", "how often it occurs, never across two documents"),
+    Column("documents", pa.int64(), "documents", "in how many documents it occurs"),
+]
+
 TABLES: dict[str, list[Column]] = {
     "decoded": DECODED,
     "reconstructions": RECONSTRUCTIONS,
@@ -129,6 +138,7 @@ TABLES: dict[str, list[Column]] = {
     "estimates": ESTIMATES,
     "curves": CURVES,
     "annotations": SPANS,
+    "counts": COUNTS,
 }
 
 
