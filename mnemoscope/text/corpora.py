@@ -115,7 +115,7 @@ def _check(origin: _Origin, documents: Iterable[Document], size: int) -> Input:
         empty=empty,
         file_bytes=size,
         text_bytes=text_bytes,
-        sha256=content.hexdigest() if origin.path is None else _sha256(origin.path),
+        sha256=content.hexdigest() if origin.path is None else sha256(origin.path),
     )
 
 
@@ -124,12 +124,13 @@ def digest(corpora: Sequence[Corpus]) -> str:
     content = hashlib.sha256()
     for origin, documents in _origins(corpora):
         options = origin.corpus.model_dump(mode="json", exclude={"path"})
-        sha = _check(origin, documents, 0).sha256 if origin.path is None else _sha256(origin.path)
+        sha = _check(origin, documents, 0).sha256 if origin.path is None else sha256(origin.path)
         content.update(json.dumps([origin.name, options, sha], sort_keys=True).encode())
     return content.hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

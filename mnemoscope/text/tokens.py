@@ -95,19 +95,20 @@ def encode_documents(
         ModelError: as :func:`encode`, naming the document.
     """
     tokenizer = bare(tokenizer)
-    for batch in _batches(documents):
+    for batch in batches(documents):
         raw = tokenizer.encode_batch([d.text for d in batch])
         for document, encoding in zip(batch, raw, strict=True):
             yield document, _encoding(encoding, document.text, f"document {document.doc_id!r}")
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def batches(documents: Iterable[Document], characters: int = _BATCH) -> Iterator[list[Document]]:
+    """Documents in lists of about ``characters`` characters, for a tokenizer's threads to share."""
     batch: list[Document] = []
     size = 0
     for document in documents:
         batch.append(document)
         size += len(document.text)
-        if size >= _BATCH:
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:
@@ -257,7 +258,7 @@ def _write(
 
     parts: list[npt.NDArray[np.unsignedinteger[Any]]] = []
     total, most, longest = 0, -1, ""
-    for batch in _batches(weighed()):
+    for batch in batches(weighed()):
         # offsets are not kept, so the faster call that leaves them out will do
         for document, raw in zip(batch, tokenizer.encode_batch_fast([d.text for d in batch]), strict=True):
             parts.append(np.array(raw.ids, dtype=dtype))

@@ -1,0 +1,16 @@
+"""What a word is, where words are counted.
+
+A run of letters, combining marks and digits of any script, and what an apostrophe joins to it::
+
+    Don't pay 3.50 to O'Brien-Smith, s'il vous plaît      Don't | pay | 3 | 50 | to | O'Brien | Smith | s'il | vous | plaît
+
+Case and accents are kept as written, and nothing is normalised.  Scripts that put no space between words (Chinese,
+Japanese, Thai) give whole runs: that would take a dictionary.
+"""
+
+from __future__ import annotations
+
+import regex
+
+#: a word: findall gives a text's words, finditer their spans in code points; none holds a space
+WORD = regex.compile(r"[\p{L}\p{M}\p{N}]++(?:['’][\p{L}\p{M}\p{N}]++)*+")
