@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ import mnemoscope
 from mnemoscope import schema
 from mnemoscope.config import Corpus
 from mnemoscope.errors import CountError, TextError
+from mnemoscope.frequency import metadata
 from mnemoscope.frequency.pieces import LEAST_MEMORY, MB, Budget, Database, Units, database
 from mnemoscope.frequency.spelling import Spelling, read_tokenizer
 from mnemoscope.frequency.words import WORD
@@ -40,8 +42,6 @@ from mnemoscope.text import corpora, files
 from mnemoscope.text.tokens import batches
 from mnemoscope.types import Document
 
-#: key of the JSON in the metadata of counts.parquet
-METADATA = b"mnemoscope.counts"
 #: raise it when pieces or the rule of what is counted change
 _LAYOUT = 1
 _ROWS = 1 << 17
@@ -90,7 +90,9 @@ class _Part:
         self.ended = meta["ended"]
 
 
-def count(paths: Sequence[str], out: str | Path, request: Request, memory: int, progress: Progress | None = None) -> Path:
+def count(
+    paths: Sequence[str], out: str | Path, request: Request, memory: str = "2GB", progress: Progress | None = None
+) -> Path:
     """Counts a corpus into a Parquet file (table ``counts`` of the schema); resumable, by the same call.
 
     Rows are sorted by kind, n, falling count, and item.  The file's metadata, JSON under ``mnemoscope.counts``, hold
@@ -98,7 +100,7 @@ def count(paths: Sequence[str], out: str | Path, request: Request, memory: int, 
 
     Args:
         paths: files, folders or globs, as a corpus of a study names them.
-        memory: bound of the process's memory, in bytes.
+        memory: bound of the process's memory: a number with MB (10^6 bytes) or GB after it.
 
     Returns:
         ``out``.
@@ -107,7 +109,7 @@ def count(paths: Sequence[str], out: str | Path, request: Request, memory: int, 
         MnemoscopeError: input that cannot be read or counted, a full disk, or a bound that is too low.
     """
     out, talk = Path(out), progress or Silent()
-    _check(out, request, memory)
+    budget = _check(out, request, memory)
     tokenizer, digest = read_tokenizer(request.tokens) if request.tokens is not None else (None, None)
     parts = _parts(paths)
     plan = {
@@ -118,32 +120,39 @@ def count(paths: Sequence[str], out: str | Path, request: Request, memory: int, 
         "inputs": _inputs(parts, talk),
     }
     if out.exists():
-        _refuse_another(_metadata(out), plan, out)
+        _refuse_another(metadata.read(out), plan, out)
         return out
     place = out.with_name(f"{out.name}.parts")
     with disk_errors(place):
         _open(place, plan, parts)
-        with database(Budget(memory), place / "spill") as db:
-            _count_all(parts, place, db, request, tokenizer, Budget(memory), talk)
-            _write(out, parts, db, request, tokenizer, plan, talk)
+        with database(budget, place / "spill") as db:
+            _count_all(parts, place, db, request, tokenizer, budget, talk)
+            facts = _write(out, parts, db, request, tokenizer, plan, talk)
         shutil.rmtree(place)
+    units = " and ".join(f"{totals[0]:,} {kind}s" for kind, totals in facts["totals"].items())
+    talk.say(f"{units} in {facts['documents']:,} documents; their counts are in {out}")
     return out
 
 
 # ---- before the work ------------------------------------------------------------------------------------------------
 
 
-def _check(out: Path, request: Request, memory: int) -> None:
+def _check(out: Path, request: Request, memory: str) -> Budget:
     if request.tokens is None and not request.words:
         raise CountError("nothing is to be counted", remedy="Give --tokens MODEL, --words, or both")
-    if memory < LEAST_MEMORY:
-        raise CountError(
-            f"{memory / MB:,.0f} MB of memory are too little to count in", remedy=f"Give {LEAST_MEMORY / MB:,.0f}MB or more"
-        )
+    if request.ngrams < 1 or request.least < 1:
+        raise CountError("n-grams and the least count begin at 1", remedy="Give --ngrams and --least of 1 or more")
+    amount = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MG])B", memory, re.ASCII)
+    if amount is None:
+        raise CountError(f"{memory!r} is no amount of memory", remedy="Give --memory such as 800MB or 4GB")
+    budget = Budget(int(float(amount[1]) * (MB if amount[2] == "M" else 1000 * MB)))
+    if budget.memory < LEAST_MEMORY:
+        raise CountError(f"{memory} are too little to count in", remedy=f"Give --memory {LEAST_MEMORY // MB}MB or more")
     if out.is_dir():
         raise CountError("this is a folder", remedy="Give --out a file, such as counts.parquet", file=out)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+    return budget
 
 
 def _parts(paths: Sequence[str]) -> list[_Part]:
@@ -163,22 +172,6 @@ def _inputs(parts: Sequence[_Part], talk: Progress) -> list[dict[str, Any]]:
         for number, part in enumerate(parts):
             found.append({"name": part.name, "bytes": sizes[number], "sha256": corpora.sha256(part.path)})
             bar.at(sum(sizes[: number + 1]) / MB)
-    return found
-
-
-def _metadata(file: Path) -> dict[str, Any]:
-    """What a file of counts says of itself.
-
-    Raises:
-        CountError: it is none.
-    """
-    try:
-        metadata = pq.read_metadata(file).metadata or {}
-        found: dict[str, Any] = json.loads(metadata[METADATA])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise CountError(
-            f"not a file of counts ({str(error).splitlines()[0]})", remedy="Make one with mnemoscope count", file=file
-        ) from None
     return found
 
 
@@ -252,8 +245,8 @@ def _count_part(
     documents = text_bytes = 0
 
     def put(ended: bool) -> None:
-        meta = {"documents": documents, "text_bytes": text_bytes, "ended": ended}
-        meta["totals"] = {units.kind: units.totals(request.ngrams) for units in kinds}
+        totals = {units.kind: units.totals(request.ngrams) for units in kinds}
+        meta = {"documents": documents, "text_bytes": text_bytes, "ended": ended, "totals": totals}
         first = part.documents
         folder = place / f"{part.number:06}-{first:012}-{first + documents:012}{'-end' * ended}"
         unfinished = folder.with_name(f"{folder.name}.new")
@@ -282,7 +275,7 @@ def _documents(part: _Part, request: Request, budget: Budget) -> Iterator[Docume
     if files.suffix(part.path) in files.PLAIN_TEXT:
         # a file of plain text is one document, so it is measured before it is read whole
         _require_short(sum(len(line) for _, line in files.lines(part.path)), budget, str(part.path))
-    corpus = Corpus(path=str(part.path), text=request.text)
+    corpus = Corpus.model_validate({"path": str(part.path), "text": request.text})
     for document, _ in islice(corpora.read_with_record([corpus], []), part.documents, None):
         _require_short(len(document.text), budget, document.where)
         yield document
@@ -322,7 +315,7 @@ def _write(
     tokenizer: Tokenizer | None,
     plan: dict[str, Any],
     talk: Progress,
-) -> None:
+) -> dict[str, Any]:
     folders = [folder for part in parts for folder in part.folders]
     kinds = sorted(parts[0].totals)
     spelling = Spelling(tokenizer) if tokenizer is not None else None
@@ -350,7 +343,8 @@ def _write(
             "totals": {k: np.sum([part.totals[k] for part in parts], axis=0).tolist() for k in kinds},
             "kept": kept,
         }
-        writer.add_key_value_metadata({METADATA.decode(): json.dumps(facts)})
+        writer.add_key_value_metadata({metadata.KEY: json.dumps(facts)})
+    return facts
 
 
 def _rows(batch: pa.RecordBatch, kind: str, n: int, spelling: Spelling | None, layout: pa.Schema) -> pa.RecordBatch:

@@ -111,7 +111,8 @@ class Database:
         if units.vocabulary is not None:
             words = list(units.vocabulary)
             self._connection.register(
-                "vocabulary", pa.table({"number": np.arange(len(words), dtype=np.uint32), "word": pa.array(words, pa.string())})
+                "vocabulary",
+                pa.table({"number": np.arange(len(words), dtype=np.uint32), "word": pa.array(words, pa.string())}),
             )
             item = " || ' ' || ".join(f"v{i}.word" for i in range(n))
             joins = " ".join(f"JOIN vocabulary v{i} ON v{i}.number = u{i}" for i in range(n))

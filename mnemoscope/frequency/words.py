@@ -2,7 +2,7 @@
 
 A run of letters, combining marks and digits of any script, and what an apostrophe joins to it::
 
-    Don't pay 3.50 to O'Brien-Smith, s'il vous plaît      Don't | pay | 3 | 50 | to | O'Brien | Smith | s'il | vous | plaît
+    Don't pay 3.50 to O'Brien-Smith       Don't | pay | 3 | 50 | to | O'Brien | Smith
 
 Case and accents are kept as written, and nothing is normalised.  Scripts that put no space between words (Chinese,
 Japanese, Thai) give whole runs: that would take a dictionary.

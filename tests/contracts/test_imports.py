@@ -15,7 +15,20 @@ import mnemoscope
 #: from the top down: a module imports from its own layer and from those after it
 LAYERS = (
     *("cli", "bench", "pretraining", "pipeline", "report", "stats", "controls", "annotate", "score", "train", "codec"),
-    *("memory", "kernels", "text", "zoo", "rundir", "config", "plugins", "schema", "progress", "types", "errors"),
+    *(
+        "frequency",
+        "memory",
+        "kernels",
+        "text",
+        "zoo",
+        "rundir",
+        "config",
+        "plugins",
+        "schema",
+        "progress",
+        "types",
+        "errors",
+    ),
 )
 ROOT = Path(mnemoscope.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
