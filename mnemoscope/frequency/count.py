@@ -37,7 +37,7 @@ from mnemoscope.frequency.pieces import LEAST_MEMORY, MB, Budget, Database, Unit
 from mnemoscope.frequency.spelling import Spelling, read_tokenizer
 from mnemoscope.frequency.words import WORD
 from mnemoscope.progress import Progress, Silent, Task
-from mnemoscope.rundir import disk_errors, replacing, write_atomically
+from mnemoscope.rundir import disk_errors, write_atomically
 from mnemoscope.text import corpora, files
 from mnemoscope.text.tokens import batches
 from mnemoscope.types import Document
@@ -112,6 +112,7 @@ def count(
     budget = _check(out, request, memory)
     tokenizer, digest = read_tokenizer(request.tokens) if request.tokens is not None else (None, None)
     parts = _parts(paths)
+    place = out.with_name(f"{out.name}.parts")
     plan = {
         "layout": _LAYOUT,
         "request": asdict(request),
@@ -121,13 +122,14 @@ def count(
     }
     if out.exists():
         _refuse_another(metadata.read(out), plan, out)
+        if (place / "plan.json").exists():  # killed between the last two steps
+            shutil.rmtree(place)
         return out
-    place = out.with_name(f"{out.name}.parts")
     with disk_errors(place):
         _open(place, plan, parts)
         with database(budget, place / "spill") as db:
             _count_all(parts, place, db, request, tokenizer, budget, talk)
-            facts = _write(out, parts, db, request, tokenizer, plan, talk)
+            facts = _write(out, place, parts, db, request, tokenizer, plan, talk)
         shutil.rmtree(place)
     units = " and ".join(f"{totals[0]:,} {kind}s" for kind, totals in facts["totals"].items())
     talk.say(f"{units} in {facts['documents']:,} documents; their counts are in {out}")
@@ -189,17 +191,17 @@ def _open(place: Path, plan: dict[str, Any], parts: Sequence[_Part]) -> None:
     """The folder of pieces: made, or found with what an earlier attempt left in it."""
     file = place / "plan.json"
     if not file.exists():
-        if place.exists() and any(place.iterdir()):
+        if place.exists() and any(not f.name.endswith(".new") for f in place.iterdir()):
             raise CountError("this folder is not ours", remedy="Give another --out, or remove it", file=place)
         write_atomically(file, json.dumps(plan, indent=1))
     try:
         _refuse_another(json.loads(file.read_text(encoding="utf-8")), plan, file)
     except ValueError as error:
         raise CountError(f"damaged ({error})", remedy=f"Remove {place} and count anew", file=file) from None
-    for folder in sorted(place.iterdir()):
-        if folder.name.endswith(".new") or folder.name == "spill":
+    for folder in sorted(place.glob("*-*-*")):
+        if folder.name.endswith(".new"):
             shutil.rmtree(folder)
-        elif folder.is_dir():
+        else:
             part = parts[int(folder.name.split("-")[0])]
             part.take(json.loads((folder / "meta.json").read_text(encoding="utf-8")), folder)
 
@@ -264,7 +266,7 @@ def _count_part(
         documents += len(batch)
         text_bytes += sum(len(d.text.encode()) for d in batch)
         bar.at(before, _note(part, documents))
-        if sum(sum(units.lengths) for units in kinds) >= budget.units:
+        if sum(units.bytes for units in kinds) >= budget.piece:
             put(ended=False)
             documents = text_bytes = 0
     put(ended=True)
@@ -309,6 +311,7 @@ def _collect(batch: Sequence[Document], kinds: Sequence[Units], tokenizer: Token
 
 def _write(
     out: Path,
+    place: Path,
     parts: Sequence[_Part],
     db: Database,
     request: Request,
@@ -323,8 +326,7 @@ def _write(
     layout = schema.arrow("counts")
     with (
         talk.task("adding up", len(kinds) * request.ngrams, "tables") as bar,
-        replacing(out) as unfinished,
-        pq.ParquetWriter(unfinished, layout, compression="zstd") as writer,
+        pq.ParquetWriter(place / "unfinished.parquet", layout, compression="zstd") as writer,
     ):
         for kind in kinds:
             for n in range(1, request.ngrams + 1):
@@ -344,6 +346,7 @@ def _write(
             "kept": kept,
         }
         writer.add_key_value_metadata({metadata.KEY: json.dumps(facts)})
+    os.replace(place / "unfinished.parquet", out)
     return facts
 
 

@@ -9,6 +9,7 @@ after another with the number of their document beside them; a row of n units is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,14 +34,17 @@ _BASE = 300 * MB
 LEAST_MEMORY = 512 * MB
 #: bytes that the database asks for each thread
 _A_THREAD = 200 * MB
-#: bytes that a piece takes for each unit: its parts and their whole, the unit and its document
-_A_UNIT = 24
-_MOST_UNITS = 1 << 24
+#: bytes that a piece takes for a unit (parts and their whole, units and their documents), and for a word unlike others
+_A_UNIT, _A_WORD = 24, 250
+#: bytes that the tokenizer takes for a character
+_A_CHARACTER = 60
+#: larger pieces gain nothing
+_LARGEST_PIECE = 400 * MB
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A bound of memory, in bytes, shared out: to the process itself, a piece's units, a document, the database."""
+    """A bound of memory, in bytes, shared out: to the process itself, a document, a piece, the database."""
 
     memory: int
 
@@ -54,14 +58,14 @@ class Budget:
         return self._free // 2
 
     @property
-    def units(self) -> int:
-        """Units of a piece, of all kinds together."""
-        return min(_MOST_UNITS, self._free // 8 // _A_UNIT)
+    def piece(self) -> int:
+        """Bytes for a piece, all kinds together."""
+        return min(_LARGEST_PIECE, self._free // 4)
 
     @property
     def document(self) -> int:
-        """Characters of the longest document: tokenised as a whole it takes some 60 bytes for each."""
-        return self._free // 4 // 60
+        """Characters of the longest document, which is tokenised as a whole."""
+        return self._free // 4 // _A_CHARACTER
 
 
 @dataclass(slots=True)
@@ -76,6 +80,11 @@ class Units:
     def lengths(self) -> list[int]:
         """Units of each document."""
         return [len(a) for a in self.arrays]
+
+    @property
+    def bytes(self) -> int:
+        """What the units take until they are counted."""
+        return sum(self.lengths) * _A_UNIT + len(self.vocabulary or ()) * _A_WORD
 
     def totals(self, ngrams: int) -> list[int]:
         """How many rows of 1, 2, ..., ``ngrams`` units there are, none of them across two documents."""
@@ -166,8 +175,6 @@ def database(budget: Budget, spill: Path) -> Iterator[Database]:
             "corpora are counted by the library 'duckdb', which is not installed",
             remedy="Install it: pip install 'mnemoscope[count]'",
         ) from None
-    import os
-
     settings: dict[str, Any] = {
         "memory_limit": f"{budget.database}B",
         "threads": max(1, min(os.cpu_count() or 1, budget.database // _A_THREAD)),
@@ -175,6 +182,7 @@ def database(budget: Budget, spill: Path) -> Iterator[Database]:
         "preserve_insertion_order": False,
     }
     with duckdb.connect(":memory:", config=settings) as connection:
+        connection.execute("SET enable_progress_bar = false")
         yield Database(connection, spill)
 
 
