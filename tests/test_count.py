@@ -298,7 +298,7 @@ def test_done_is_done_and_another_count_is_refused(tmp_path: Path, monkeypatch: 
 _PEAK = """
 import resource, sys
 from mnemoscope.frequency.count import Request, count
-count([sys.argv[1]], sys.argv[2], Request(None, True, 2, 1, "text"), sys.argv[3])
+count([sys.argv[1]], sys.argv[2], Request(None, True, 1, 1, "text"), sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
