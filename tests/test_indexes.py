@@ -203,9 +203,9 @@ def test_asked_once_and_never_again(service: Service, index: Callable[..., Remot
 
 
 def test_politeness(service: Service, index: Callable[..., RemoteIndex]) -> None:
+    begun = time.monotonic()
     index(per_second=20.0).count(["the", "cat", "sat", "on"])
-    times = [t for t, _ in service.asked]
-    assert all(later - earlier > 0.045 for earlier, later in pairwise(times))
+    assert time.monotonic() - begun > 3 * 0.05
     with pytest.raises(CountError, match="3 queries, where at most 2 are allowed"):
         index(at_most=2).count(["mat", "and", "dog", "cat"])
     assert len(service.asked) == 4

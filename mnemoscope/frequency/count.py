@@ -4,9 +4,9 @@ The corpus is read in pieces; each piece is counted and put on the disk, whole o
 are added up::
 
     counts.parquet.parts/plan.json                         what is counted, of which files
-    counts.parquet.parts/<file>-<first>-<end>/             documents first to end (exclusive) of a file
+    counts.parquet.parts/piece-00000000/                   some documents of some files, in their order
         token-1.parquet  token-2.parquet  word-1.parquet   unit columns or item, count, documents
-        meta.json                                          how many documents and units, and whether the file ends
+        meta.json                                          how many documents and units, and where the next piece begins
 
 An interrupted count goes on after its last piece, whatever --memory then says.
 """
@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from mnemoscope.frequency import metadata
 from mnemoscope.frequency.pieces import LEAST_MEMORY, MB, Budget, Database, Units, database
 from mnemoscope.frequency.spelling import Spelling, read_tokenizer
 from mnemoscope.frequency.words import WORD
-from mnemoscope.progress import Progress, Silent, Task
+from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import disk_errors, write_atomically
 from mnemoscope.text import corpora, files
 from mnemoscope.text.tokens import batches
@@ -67,27 +67,15 @@ class Request:
     text: str
 
 
-@dataclass(slots=True)
-class _Part:
-    """One file: how far it is counted."""
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What ``meta.json`` says: how much the piece holds, and the file, and the document in it, that come after."""
 
-    path: Path
-    name: str
-    number: int
-    documents: int = 0
-    text_bytes: int = 0
-    totals: dict[str, list[int]] = field(default_factory=dict)
-    folders: list[Path] = field(default_factory=list)
-    ended: bool = False
-
-    def take(self, meta: dict[str, Any], folder: Path) -> None:
-        self.documents += meta["documents"]
-        self.text_bytes += meta["text_bytes"]
-        for kind, totals in meta["totals"].items():
-            before = self.totals.get(kind, [0] * len(totals))
-            self.totals[kind] = [a + b for a, b in zip(before, totals, strict=True)]
-        self.folders.append(folder)
-        self.ended = meta["ended"]
+    documents: int
+    text_bytes: int
+    totals: dict[str, list[int]]
+    file: int
+    document: int
 
 
 def count(
@@ -111,14 +99,14 @@ def count(
     out, talk = Path(out), progress or Silent()
     budget = _check(out, request, memory)
     tokenizer, digest = read_tokenizer(request.tokens) if request.tokens is not None else (None, None)
-    parts = _parts(paths)
+    found = _files(paths)
     place = out.with_name(f"{out.name}.parts")
     plan = {
         "layout": _LAYOUT,
         "request": asdict(request),
         "tokenizer": digest,
         "words": WORD.pattern if request.words else None,
-        "inputs": _inputs(parts, talk),
+        "inputs": _inputs(found, talk),
     }
     if out.exists():
         _refuse_another(metadata.read(out), plan, out)
@@ -126,10 +114,11 @@ def count(
             shutil.rmtree(place)
         return out
     with disk_errors(place):
-        _open(place, plan, parts)
+        pieces = _open(place, plan)
         with database(budget, place / "spill") as db:
-            _count_all(parts, place, db, request, tokenizer, budget, talk)
-            facts = _write(out, place, parts, db, request, tokenizer, plan, talk)
+            reader = _Reader([path for path, _ in found], request.text, budget, pieces)
+            _count_all(reader, pieces, place, db, request, tokenizer, budget, talk)
+            facts = _write(out, place, pieces, db, request, tokenizer, plan, talk)
         shutil.rmtree(place)
     units = " and ".join(f"{totals[0]:,} {kind}s" for kind, totals in facts["totals"].items())
     talk.say(f"{units} in {facts['documents']:,} documents; their counts are in {out}")
@@ -157,24 +146,25 @@ def _check(out: Path, request: Request, memory: str) -> Budget:
     return budget
 
 
-def _parts(paths: Sequence[str]) -> list[_Part]:
+def _files(paths: Sequence[str]) -> list[tuple[Path, str]]:
     found = [pair for path in paths for pair in files.find(path)]
-    seen: dict[Path, str] = {}
+    seen: set[Path] = set()
     for path, _ in found:
         if path.resolve() in seen:
             raise TextError("this file is named twice", remedy="Give each text once", file=path)
-        seen[path.resolve()] = str(path)
-    return [_Part(path, name, number) for number, (path, name) in enumerate(found)]
-
-
-def _inputs(parts: Sequence[_Part], talk: Progress) -> list[dict[str, Any]]:
-    sizes = [part.path.stat().st_size for part in parts]
-    found = []
-    with talk.task("checking files", sum(sizes) / MB, "MB") as bar:
-        for number, part in enumerate(parts):
-            found.append({"name": part.name, "bytes": sizes[number], "sha256": corpora.sha256(part.path)})
-            bar.at(sum(sizes[: number + 1]) / MB)
+        seen.add(path.resolve())
     return found
+
+
+def _inputs(found: Sequence[tuple[Path, str]], talk: Progress) -> list[dict[str, Any]]:
+    sizes = [path.stat().st_size for path, _ in found]
+    inputs, done = [], 0
+    with talk.task("checking files", sum(sizes) / MB, "MB") as bar:
+        for (path, name), size in zip(found, sizes, strict=True):
+            inputs.append({"name": name, "bytes": size, "sha256": corpora.sha256(path)})
+            done += size
+            bar.at(done / MB)
+    return inputs
 
 
 def _refuse_another(held: dict[str, Any], plan: dict[str, Any], file: Path) -> None:
@@ -187,8 +177,8 @@ def _refuse_another(held: dict[str, Any], plan: dict[str, Any], file: Path) -> N
         )
 
 
-def _open(place: Path, plan: dict[str, Any], parts: Sequence[_Part]) -> None:
-    """The folder of pieces: made, or found with what an earlier attempt left in it."""
+def _open(place: Path, plan: dict[str, Any]) -> list[_Piece]:
+    """Makes the folder of pieces, or finds what an earlier attempt left in it."""
     file = place / "plan.json"
     if not file.exists():
         if place.exists() and any(not f.name.endswith(".new") for f in place.iterdir()):
@@ -196,21 +186,46 @@ def _open(place: Path, plan: dict[str, Any], parts: Sequence[_Part]) -> None:
         write_atomically(file, json.dumps(plan, indent=1))
     try:
         _refuse_another(json.loads(file.read_text(encoding="utf-8")), plan, file)
-    except ValueError as error:
-        raise CountError(f"damaged ({error})", remedy=f"Remove {place} and count anew", file=file) from None
-    for folder in sorted(place.glob("*-*-*")):
-        if folder.name.endswith(".new"):
-            shutil.rmtree(folder)
-        else:
-            part = parts[int(folder.name.split("-")[0])]
-            part.take(json.loads((folder / "meta.json").read_text(encoding="utf-8")), folder)
+        for unfinished in place.glob("piece-*.new"):
+            shutil.rmtree(unfinished)
+        folders = sorted(place.glob("piece-*"))
+        return [_Piece(**json.loads((f / "meta.json").read_text(encoding="utf-8"))) for f in folders]
+    except (ValueError, TypeError) as error:
+        raise CountError(f"damaged ({error})", remedy="Remove this folder and count anew", file=place) from None
 
 
 # ---- pieces ---------------------------------------------------------------------------------------------------------
 
 
+class _Reader:
+    """The documents that no piece holds yet.
+
+    Attributes:
+        file, document: where the document after the last one given would be.
+    """
+
+    def __init__(self, paths: Sequence[Path], text: str, budget: Budget, pieces: Sequence[_Piece]):
+        self.paths, self._text, self._budget = paths, text, budget
+        self.file, self.document = (pieces[-1].file, pieces[-1].document) if pieces else (0, 0)
+
+    def __iter__(self) -> Iterator[Document]:
+        for path in self.paths[self.file :]:
+            if files.suffix(path) in files.PLAIN_TEXT:
+                # a file of plain text is one document, so it is measured before it is read whole
+                _require_short(sum(len(line) for _, line in files.lines(path)), self._budget, str(path))
+            corpus = Corpus.model_validate({"path": str(path), "text": self._text})
+            for document, _ in islice(corpora.read_with_record([corpus], []), self.document, None):
+                _require_short(len(document.text), self._budget, document.where)
+                self.document += 1
+                yield document
+            if self.document == 0:
+                raise TextError("no record in it", remedy="Put text into it or leave it out", file=path)
+            self.file, self.document = self.file + 1, 0
+
+
 def _count_all(
-    parts: Sequence[_Part],
+    reader: _Reader,
+    pieces: list[_Piece],
     place: Path,
     db: Database,
     request: Request,
@@ -218,69 +233,41 @@ def _count_all(
     budget: Budget,
     talk: Progress,
 ) -> None:
-    sizes = [part.path.stat().st_size / MB for part in parts]
-    with talk.task("counting", sum(sizes), "MB") as bar:
-        for part in parts:
-            before = sum(sizes[: part.number])
-            if not part.ended:
-                _count_part(part, place, db, request, tokenizer, budget, bar, before)
-            if part.documents == 0:
-                raise TextError("no record in it", remedy="Put text into it or leave it out", file=part.path)
-            bar.at(before + sizes[part.number], _note(part))
-
-
-def _note(part: _Part, documents: int = 0) -> str:
-    return f"{part.name}: {part.documents + documents:,} documents"
-
-
-def _count_part(
-    part: _Part,
-    place: Path,
-    db: Database,
-    request: Request,
-    tokenizer: Tokenizer | None,
-    budget: Budget,
-    bar: Task,
-    before: float,
-) -> None:
+    """Counts what no piece holds yet, piece after piece, and adds them to ``pieces``."""
     kinds = [Units("token", None)] * (tokenizer is not None) + [Units("word", {})] * request.words
     documents = text_bytes = 0
+    before = sum(piece.documents for piece in pieces)
 
-    def put(ended: bool) -> None:
+    def put() -> None:
         totals = {units.kind: units.totals(request.ngrams) for units in kinds}
-        meta = {"documents": documents, "text_bytes": text_bytes, "ended": ended, "totals": totals}
-        first = part.documents
-        folder = place / f"{part.number:06}-{first:012}-{first + documents:012}{'-end' * ended}"
+        piece = _Piece(documents, text_bytes, totals, reader.file, reader.document)
+        folder = _folder(place, len(pieces))
         unfinished = folder.with_name(f"{folder.name}.new")
         unfinished.mkdir()
         for units in kinds:
             for n in range(1, request.ngrams + 1):
                 db.count(units, n, unfinished / f"{units.kind}-{n}.parquet")
             units.clear()
-        (unfinished / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        (unfinished / "meta.json").write_text(json.dumps(asdict(piece)), encoding="utf-8")
         os.replace(unfinished, folder)
-        part.take(meta, folder)
+        pieces.append(piece)
 
-    for batch in batches(_documents(part, request, budget), min(_BATCH, budget.document)):
-        _collect(batch, kinds, tokenizer)
-        documents += len(batch)
-        text_bytes += sum(len(d.text.encode()) for d in batch)
-        bar.at(before, _note(part, documents))
-        if sum(units.bytes for units in kinds) >= budget.piece:
-            put(ended=False)
-            documents = text_bytes = 0
-    put(ended=True)
+    ends = np.cumsum([0, *(path.stat().st_size / MB for path in reader.paths)])
+    with talk.task("counting", float(ends[-1]), "MB") as bar:
+        for batch in batches(reader, min(_BATCH, budget.document)):
+            _collect(batch, kinds, tokenizer)
+            documents += len(batch)
+            text_bytes += sum(len(d.text.encode()) for d in batch)
+            bar.at(float(ends[reader.file]), f"{before + documents:,} documents")
+            if sum(units.bytes for units in kinds) >= budget.piece:
+                put()
+                before, documents, text_bytes = before + documents, 0, 0
+        if documents:
+            put()
 
 
-def _documents(part: _Part, request: Request, budget: Budget) -> Iterator[Document]:
-    """The documents that no piece holds yet; none longer than can be tokenised within the budget."""
-    if files.suffix(part.path) in files.PLAIN_TEXT:
-        # a file of plain text is one document, so it is measured before it is read whole
-        _require_short(sum(len(line) for _, line in files.lines(part.path)), budget, str(part.path))
-    corpus = Corpus.model_validate({"path": str(part.path), "text": request.text})
-    for document, _ in islice(corpora.read_with_record([corpus], []), part.documents, None):
-        _require_short(len(document.text), budget, document.where)
-        yield document
+def _folder(place: Path, number: int) -> Path:
+    return place / f"piece-{number:08}"
 
 
 def _require_short(characters: int, budget: Budget, where: str) -> None:
@@ -297,13 +284,10 @@ def _collect(batch: Sequence[Document], kinds: Sequence[Units], tokenizer: Token
     for units in kinds:
         if units.vocabulary is None:
             assert tokenizer is not None
-            for raw in tokenizer.encode_batch_fast([d.text for d in batch]):
-                units.arrays.append(np.array(raw.ids, dtype=np.uint32))
+            units.add([raw.ids for raw in tokenizer.encode_batch_fast([d.text for d in batch])])
         else:
             number = units.vocabulary
-            for d in batch:
-                words = [number.setdefault(word, len(number)) for word in WORD.findall(d.text)]
-                units.arrays.append(np.array(words, dtype=np.uint32))
+            units.add([[number.setdefault(w, len(number)) for w in WORD.findall(d.text)] for d in batch])
 
 
 # ---- adding up ------------------------------------------------------------------------------------------------------
@@ -312,15 +296,14 @@ def _collect(batch: Sequence[Document], kinds: Sequence[Units], tokenizer: Token
 def _write(
     out: Path,
     place: Path,
-    parts: Sequence[_Part],
+    pieces: Sequence[_Piece],
     db: Database,
     request: Request,
     tokenizer: Tokenizer | None,
     plan: dict[str, Any],
     talk: Progress,
 ) -> dict[str, Any]:
-    folders = [folder for part in parts for folder in part.folders]
-    kinds = sorted(parts[0].totals)
+    kinds = sorted(pieces[0].totals)
     spelling = Spelling(tokenizer) if tokenizer is not None else None
     kept: dict[str, list[int]] = {kind: [] for kind in kinds}
     layout = schema.arrow("counts")
@@ -330,7 +313,7 @@ def _write(
     ):
         for kind in kinds:
             for n in range(1, request.ngrams + 1):
-                sources = [folder / f"{kind}-{n}.parquet" for folder in folders]
+                sources = [_folder(place, i) / f"{kind}-{n}.parquet" for i in range(len(pieces))]
                 columns = "item" if kind == "word" else ", ".join(f"u{i}" for i in range(n))
                 rows = 0
                 for batch in db.add_up(sources, columns, request.least, _ROWS):
@@ -340,9 +323,9 @@ def _write(
                 bar.at(sum(map(len, kept.values())), f"{rows:,} {kind} {n}-grams")
         facts = plan | {
             "version": mnemoscope.__version__,
-            "documents": sum(part.documents for part in parts),
-            "text_bytes": sum(part.text_bytes for part in parts),
-            "totals": {k: np.sum([part.totals[k] for part in parts], axis=0).tolist() for k in kinds},
+            "documents": sum(piece.documents for piece in pieces),
+            "text_bytes": sum(piece.text_bytes for piece in pieces),
+            "totals": {k: np.sum([piece.totals[k] for piece in pieces], axis=0).tolist() for k in kinds},
             "kept": kept,
         }
         writer.add_key_value_metadata({metadata.KEY: json.dumps(facts)})

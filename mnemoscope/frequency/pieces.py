@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ _BASE = 300 * MB
 LEAST_MEMORY = 512 * MB
 #: bytes that the database asks for each thread
 _A_THREAD = 200 * MB
-#: bytes that a piece takes for a unit (parts and their whole, units and their documents), and for a word unlike others
-_A_UNIT, _A_WORD = 24, 250
+#: bytes that a piece takes for a unit (parts and their whole, units and their documents), a document,
+#: and a word unlike others
+_A_UNIT, _A_DOCUMENT, _A_WORD = 24, 16, 250
 #: bytes that the tokenizer takes for a character
 _A_CHARACTER = 60
 #: larger pieces gain nothing
@@ -70,28 +72,47 @@ class Budget:
 
 @dataclass(slots=True)
 class Units:
-    """The units of a piece, of one kind.  ``vocabulary`` is a word's number, for words; None for tokens."""
+    """The units of a piece, of one kind.  ``vocabulary`` is each word's number, for words; None for tokens."""
 
     kind: str
     vocabulary: dict[str, int] | None
-    arrays: list[_UNITS] = field(default_factory=list)
+    _arrays: list[_UNITS] = field(default_factory=list)
+    _lengths: list[_UNITS] = field(default_factory=list)
+    _size: int = 0
+    _documents: int = 0
 
-    @property
-    def lengths(self) -> list[int]:
-        """Units of each document."""
-        return [len(a) for a in self.arrays]
+    def add(self, documents: Sequence[Sequence[int]]) -> None:
+        """The units of each of some documents."""
+        lengths = np.array([len(d) for d in documents], dtype=np.uint32)
+        size = int(lengths.sum())
+        self._arrays.append(np.fromiter(chain.from_iterable(documents), dtype=np.uint32, count=size))
+        self._lengths.append(lengths)
+        self._size, self._documents = self._size + size, self._documents + len(lengths)
 
     @property
     def bytes(self) -> int:
         """What the units take until they are counted."""
-        return sum(self.lengths) * _A_UNIT + len(self.vocabulary or ()) * _A_WORD
+        return self._size * _A_UNIT + self._documents * _A_DOCUMENT + len(self.vocabulary or ()) * _A_WORD
+
+    @property
+    def lengths(self) -> _UNITS:
+        """Units of each document."""
+        return np.concatenate([np.empty(0, np.uint32), *self._lengths])
+
+    @property
+    def whole(self) -> _UNITS:
+        """All units, one document after another."""
+        return np.concatenate([np.empty(0, np.uint32), *self._arrays])
 
     def totals(self, ngrams: int) -> list[int]:
         """How many rows of 1, 2, ..., ``ngrams`` units there are, none of them across two documents."""
-        return [sum(max(0, length - n + 1) for length in self.lengths) for n in range(1, ngrams + 1)]
+        lengths = self.lengths.astype(np.int64)
+        return [int(np.maximum(0, lengths - n + 1).sum()) for n in range(1, ngrams + 1)]
 
     def clear(self) -> None:
-        self.arrays.clear()
+        self._arrays.clear()
+        self._lengths.clear()
+        self._size = self._documents = 0
         if self.vocabulary is not None:
             self.vocabulary.clear()
 
@@ -104,9 +125,8 @@ class Database:
 
     def count(self, units: Units, n: int, file: Path) -> None:
         """Counts the rows of ``n`` units of a piece into a Parquet file: unit columns or item, count, documents."""
-        arrays = [np.empty(0, np.uint32), *units.arrays]
-        column = np.concatenate(arrays)
-        document = np.repeat(np.arange(len(units.arrays), dtype=np.uint32), units.lengths)
+        column, lengths = units.whole, units.lengths
+        document = np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)
         rows = max(0, len(column) - n + 1)
         last = min(n - 1, len(column))
         table = {f"u{i}": column[min(i, last) : min(i, last) + rows] for i in range(n)}
