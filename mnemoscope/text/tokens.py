@@ -101,14 +101,15 @@ def encode_documents(
             yield document, _encoding(encoding, document.text, f"document {document.doc_id!r}")
 
 
-def batches(documents: Iterable[Document], characters: int = _BATCH) -> Iterator[list[Document]]:
-    """Documents in lists of about ``characters`` characters, for a tokenizer's threads to share."""
+def batches(documents: Iterable[Document], characters: int | None = None) -> Iterator[list[Document]]:
+    """Documents in lists of about ``characters`` (else two million) characters, for a tokenizer's threads to share."""
+    enough = _BATCH if characters is None else characters
     batch: list[Document] = []
     size = 0
     for document in documents:
         batch.append(document)
         size += len(document.text)
-        if size >= characters:
+        if size >= enough:
             yield batch
             batch, size = [], 0
     if batch:
