@@ -12,8 +12,13 @@ def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor, *, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mnemoscope.kernels.conv_ref.causal_conv`; Triton takes kernels of 2 to 4 taps."""
-    if 2 <= weight.shape[1] <= 4 and choose(backend, x.device.type, start.dtype) == "triton":
+    chosen = choose(backend, x.device.type, start.dtype)
+    if chosen == "triton" and 2 <= weight.shape[1] <= 4:
         from mnemoscope.kernels import conv_triton
 
         return conv_triton.causal_conv(x, weight, bias, start)
+    if chosen == "numba":
+        from mnemoscope.kernels import conv_numba
+
+        return conv_numba.causal_conv(x, weight, bias, start)
     return conv_ref.causal_conv(x, weight, bias, start)

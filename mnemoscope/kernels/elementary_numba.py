@@ -58,6 +58,28 @@ def softplus(x: Any) -> Any:
     return max(x, np.float32(0.0)) + np.float32(2.0) * s * p
 
 
+# an index that is a sum might be negative and so count from the end, unless it is unsigned: LLVM makes no vectors then;
+# and a slice in a loop costs more than the loop over its numbers
+@njit(inline="always")
+def load(to: Any, array: Any, at: Any, width: Any) -> None:
+    """``width`` numbers of a flat array, from ``at`` on, to the beginning of ``to``."""
+    for d in range(width):
+        to[d] = array[np.uintp(at + d)]
+
+
+@njit(inline="always")
+def store(array: Any, at: Any, source: Any, width: Any) -> None:
+    """The other way round."""
+    for d in range(width):
+        array[np.uintp(at + d)] = source[d]
+
+
+@njit(inline="always")
+def place(x: Any, b: Any, t: Any) -> Any:
+    """Where window b's token t begins in what :func:`flat` gives."""
+    return b * x[1] + t * x[2]
+
+
 def flat(x: Tensor) -> tuple[Any, int, int]:
     """A float32 tensor [B, L, ...] whose last dimensions are dense, as all numbers from its first to its last, and
     how far apart windows and tokens are; others are copied first."""

@@ -13,8 +13,13 @@ def add_norm(
     h: Tensor, y: Tensor | None, weight: Tensor, eps: float, out_dtype: torch.dtype, *, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mnemoscope.kernels.norm_ref.add_norm`, whose arguments and results these are."""
-    if choose(backend, h.device.type, torch.promote_types(weight.dtype, torch.float32)) == "triton":
+    chosen = choose(backend, h.device.type, torch.promote_types(weight.dtype, torch.float32))
+    if chosen == "triton":
         from mnemoscope.kernels import norm_triton
 
         return norm_triton.add_norm(h, y, weight, eps, out_dtype)
+    if chosen == "numba" and h.dtype == torch.float32:
+        from mnemoscope.kernels import norm_numba
+
+        return norm_numba.add_norm(h, y, weight, eps, out_dtype)
     return norm_ref.add_norm(h, y, weight, eps, out_dtype)

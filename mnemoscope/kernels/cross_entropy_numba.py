@@ -1,0 +1,116 @@
+"""The cross-entropy of a linear map on a CPU, its softmax compiled by Numba where it runs.
+
+Same arguments and results as :mod:`mnemoscope.kernels.cross_entropy_ref`.  Logits are made for some tokens at a time,
+in the dtype of the linear map, and made again for the gradient, which is written over them: no others are ever held.
+
+Symbols as there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from mnemoscope.kernels.cross_entropy_ref import balanced
+from mnemoscope.kernels.elementary_numba import MATH, exp
+from mnemoscope.kernels.precision import of_linear
+
+#: logits held at once
+LOGITS = 2**23
+
+
+@njit(fastmath=MATH)
+def _nats(logits: Any, target: Any) -> Any:
+    """-ln p of the target, ln of the sum of exp, and the first of the largest."""
+    # kept apart in 64 lanes so that LLVM makes vectors of it: comparisons may not be reordered as sums may
+    best = np.full(64, -np.inf, np.float32)
+    whole = len(logits) // 64 * 64
+    for i in range(0, whole, 64):
+        for j in range(64):
+            best[j] = best[j] if best[j] >= logits[i + j] else logits[i + j]
+    top = best[0]
+    for j in range(64):
+        top = top if top >= best[j] else best[j]
+    for i in range(whole, len(logits)):
+        top = top if top >= logits[i] else logits[i]
+    total = np.float32(0.0)
+    for i in range(len(logits)):
+        total += exp(logits[i] - top)
+    at = 0
+    while at < len(logits) - 1 and logits[at] != top:
+        at += 1
+    lse = top + np.log(total)
+    return lse - logits[target], lse, at
+
+
+@njit(fastmath=MATH)
+def _gradient(logits: Any, target: Any, lse: Any, up: Any) -> None:
+    """(softmax - one-hot) up, over the logits."""
+    for i in range(len(logits)):
+        logits[i] = exp(logits[i] - lse) * up
+    logits[target] -= up
+
+
+@njit(parallel=True, fastmath=MATH, cache=True)
+def _forward(logits: Any, targets: Any, nats: Any, lse: Any, predicted: Any) -> None:
+    for t in prange(len(logits)):
+        nats[t], lse[t], predicted[t] = _nats(logits[t], targets[t])
+
+
+@njit(parallel=True, fastmath=MATH, cache=True)
+def _backward(logits: Any, targets: Any, lse: Any, dnats: Any) -> None:
+    for t in prange(len(logits)):
+        _gradient(logits[t], targets[t], lse[t], dnats[t])
+
+
+def _chunks(tokens: int, vocabulary: int) -> list[slice]:
+    size = max(1, balanced(tokens, LOGITS // vocabulary))
+    return [slice(a, min(a + size, tokens)) for a in range(0, tokens, size)]
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        h, w = hidden.detach().to(dtype), weight.detach().to(dtype)
+        nats, lse = torch.empty(len(h), dtype=torch.float32), torch.empty(len(h), dtype=torch.float32)
+        predicted = torch.empty(len(h), dtype=torch.int64)
+        for c in _chunks(len(h), len(w)):
+            logits = torch.mm(h[c], w.t()).float()
+            _forward(*(x.numpy() for x in (logits, targets[c], nats[c], lse[c], predicted[c])))
+        ctx.save_for_backward(hidden, weight, targets, lse)
+        ctx.dtype = dtype
+        ctx.mark_non_differentiable(predicted)
+        return nats, predicted
+
+    @staticmethod
+    def backward(ctx: Any, dnats: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, lse = ctx.saved_tensors
+        h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        dh, dw = torch.empty_like(h, memory_format=torch.contiguous_format), torch.zeros(weight.shape)
+        up = dnats.to(torch.float32).contiguous()
+        for c in _chunks(len(h), len(w)):
+            logits = torch.mm(h[c], w.t()).float()
+            _backward(*(x.numpy() for x in (logits, targets[c], lse[c], up[c])))
+            gradient = logits.to(ctx.dtype)
+            dh[c] = torch.mm(gradient, w)
+            dw += torch.mm(gradient.t(), h[c])
+        return dh.to(hidden.dtype), dw.to(weight.dtype), None, None
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`mnemoscope.kernels.cross_entropy_ref.linear_cross_entropy`.
+
+    Raises:
+        TypeError: something is float64 (the reference serves it).
+        IndexError: a target is no token of the vocabulary.
+    """
+    if torch.float64 in (hidden.dtype, weight.dtype):
+        raise TypeError("the numba cross-entropy computes in float32; use the reference backend for float64")
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
+        raise IndexError(f"a target is no token of a vocabulary of {len(weight)}")
+    nats, predicted = _LinearCrossEntropy.apply(hidden, weight, targets.contiguous(), of_linear(weight))
+    return nats, predicted
