@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from mnemoscope.kernels.cross_entropy_ref import balanced
-from mnemoscope.kernels.elementary_numba import MATH, exp
+from mnemoscope.kernels.elementary_numba import exp, kernel, task
 from mnemoscope.kernels.precision import of_linear
 
 #: logits held at once
 LOGITS = 2**23
 
 
-@njit(fastmath=MATH)
+@task()
 def _nats(logits: Any, target: Any) -> Any:
     """-ln p of the target, ln of the sum of exp, and the first of the largest."""
     # kept apart in 64 lanes so that LLVM makes vectors of it: comparisons may not be reordered as sums may
@@ -47,7 +47,7 @@ def _nats(logits: Any, target: Any) -> Any:
     return lse - logits[target], lse, at
 
 
-@njit(fastmath=MATH)
+@task()
 def _gradient(logits: Any, target: Any, lse: Any, up: Any) -> None:
     """(softmax - one-hot) up, over the logits."""
     for i in range(len(logits)):
@@ -55,13 +55,13 @@ def _gradient(logits: Any, target: Any, lse: Any, up: Any) -> None:
     logits[target] -= up
 
 
-@njit(parallel=True, fastmath=MATH, cache=True)
+@kernel()
 def _forward(logits: Any, targets: Any, nats: Any, lse: Any, predicted: Any) -> None:
     for t in prange(len(logits)):
         nats[t], lse[t], predicted[t] = _nats(logits[t], targets[t])
 
 
-@njit(parallel=True, fastmath=MATH, cache=True)
+@kernel()
 def _backward(logits: Any, targets: Any, lse: Any, dnats: Any) -> None:
     for t in prange(len(logits)):
         _gradient(logits[t], targets[t], lse[t], dnats[t])

@@ -1,48 +1,65 @@
-"""What the kernels that Numba compiles share: elementary functions without branches, and tensors as rows.
+"""What the kernels that Numba compiles share: how they are compiled, functions without branches, and tensors as rows.
 
-Loops over channels are innermost, over blocks of a fixed number of them, so that LLVM makes vectors of them.
+Loops over channels are innermost, over blocks of a fixed number of them, so that LLVM makes vectors of them.  All is
+computed in float32; what is bfloat16 in memory is read and written as it lies there, as integers of 16 bits.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 from torch import Tensor
 
-#: what may be done to arithmetic: sums in any order, products into sums; a NaN stays one
-MATH = {"reassoc", "contract", "nsz", "arcp"}
+# sums in any order, products into sums; a NaN stays one.  Python's division, which raises, would be a branch
+_MATH = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
+inlined = partial(njit, inline="always", **_MATH)
+task = partial(njit, **_MATH)
+kernel = partial(njit, parallel=True, cache=True, **_MATH)
+
+LOG2E, LN2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
+ZERO, ONE = np.float32(0.0), np.float32(1.0)
+#: 1.5 * 2^23: adding it rounds to an integer, whose bits are then the sum's lowest
+_ROUND = np.float32(12582912.0)
 
 
-@njit(inline="always", fastmath=MATH)
-def exp(x: Any) -> Any:
-    """e^x for x <= 0 in float32 to 2e-7.
+# as written: reordered, the rounding would cancel
+@njit(forceinline=True, fastmath={"contract"}, error_model="numpy")
+def exp2(x: Any) -> Any:
+    """2^x for x <= 0 in float32, to 2e-7 down to 2^-126 and that below.
 
-    Cephes' expf: a power of two made in the exponent's bits, times a polynomial on [-ln 2 / 2, ln 2 / 2].
+    A power of two made in the exponent's bits, times the polynomial of least relative error on [-1/2, 1/2].
     """
-    x = max(x, np.float32(-87.0))
-    k = x * np.float32(1.44269504088896341) + np.float32(0.5)
-    k = np.floor(k)
-    r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    y = p * r * r + r + np.float32(1.0)
-    return y * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
+    x = max(x, np.float32(-126.0))
+    k = x + _ROUND
+    r = x - (k - _ROUND)
+    p = np.float32(1.326472731307149e-3)
+    p = p * r + np.float32(9.671512991189957e-3)
+    p = p * r + np.float32(5.550733581185341e-2)
+    p = p * r + np.float32(2.4022242426872253e-1)
+    p = p * r + np.float32(6.931470036506653e-1)
+    p = p * r + ONE
+    power = np.int32(np.float32(k).view(np.int32) << np.int32(23))
+    return np.int32(np.float32(p).view(np.int32) + power).view(np.float32)
 
 
-@njit(inline="always", fastmath=MATH)
+@inlined()
+def exp(x: Any) -> Any:
+    """e^x for x <= 0 in float32, to 2e-7 (1 + |x|)."""
+    return exp2(x * LOG2E)
+
+
+@inlined()
 def sigmoid(x: Any) -> Any:
     e = exp(-abs(x))
-    return (np.float32(1.0) if x >= np.float32(0.0) else e) / (np.float32(1.0) + e)
+    return (ONE if x >= ZERO else e) / (ONE + e)
 
 
-@njit(inline="always", fastmath=MATH)
+@inlined()
 def softplus(x: Any) -> Any:
     """ln(1 + e^x) = max(x, 0) + 2 artanh(s), s = e / (2 + e), e = e^-|x|; the series ends below 1e-8."""
     e = exp(-abs(x))
@@ -54,41 +71,96 @@ def softplus(x: Any) -> Any:
     p = p * q + np.float32(1 / 7)
     p = p * q + np.float32(1 / 5)
     p = p * q + np.float32(1 / 3)
-    p = p * q + np.float32(1.0)
-    return max(x, np.float32(0.0)) + np.float32(2.0) * s * p
+    p = p * q + ONE
+    return max(x, ZERO) + np.float32(2.0) * s * p
 
 
-# an index that is a sum might be negative and so count from the end, unless it is unsigned: LLVM makes no vectors then;
-# and a slice in a loop costs more than the loop over its numbers
-@njit(inline="always")
+def number(array: Any, i: Any) -> Any:
+    """The float32 that lies at ``i``."""
+
+
+@overload(number, jit_options={"forceinline": True})
+def _number(array: Any, i: Any) -> Any:
+    # an index that is a sum might be negative and so count from the end, unless it is unsigned: no vectors then
+    if array.dtype == types.uint16:
+
+        def widened(array: Any, i: Any) -> Any:
+            return np.uint32(np.uint32(array[np.uintp(i)]) << np.uint32(16)).view(np.float32)
+
+        return widened
+
+    def same(array: Any, i: Any) -> Any:
+        return array[np.uintp(i)]
+
+    return same
+
+
+def put(array: Any, i: Any, x: Any) -> None:
+    """Lays the float32 ``x`` at ``i``, rounded to the nearest, of two to the even, where there is bfloat16."""
+
+
+@overload(put, jit_options={"forceinline": True})
+def _put(array: Any, i: Any, x: Any) -> Any:
+    if array.dtype == types.uint16:
+
+        def rounded(array: Any, i: Any, x: Any) -> None:
+            bits = np.float32(x).view(np.uint32)
+            even = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+            bits = np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + even)
+            # the carry must not make a number of a NaN
+            array[np.uintp(i)] = np.uint16(np.uint32(bits >> np.uint32(16)) if x == x else np.uint32(0x7FC0))
+
+        return rounded
+
+    def same(array: Any, i: Any, x: Any) -> None:
+        array[np.uintp(i)] = x
+
+    return same
+
+
+# a slice in a loop costs more than the loop over its numbers
+@inlined()
 def load(to: Any, array: Any, at: Any, width: Any) -> None:
     """``width`` numbers of a flat array, from ``at`` on, to the beginning of ``to``."""
     for d in range(width):
-        to[d] = array[np.uintp(at + d)]
+        to[d] = number(array, at + d)
 
 
-@njit(inline="always")
+@inlined()
 def store(array: Any, at: Any, source: Any, width: Any) -> None:
     """The other way round."""
     for d in range(width):
-        array[np.uintp(at + d)] = source[d]
+        put(array, at + d, source[d])
 
 
-@njit(inline="always")
+@inlined()
 def place(x: Any, b: Any, t: Any) -> Any:
     """Where window b's token t begins in what :func:`flat` gives."""
     return b * x[1] + t * x[2]
 
 
-def flat(x: Tensor) -> tuple[Any, int, int]:
-    """A float32 tensor [B, L, ...] whose last dimensions are dense, as all numbers from its first to its last, and
-    how far apart windows and tokens are; others are copied first."""
-    inner = x[0, 0] if x.numel() else x
-    x = x.detach().to(torch.float32)
-    if not (x.numel() and inner.is_contiguous()):
+def kept_as(*tensors: Tensor | None) -> torch.dtype:
+    """In which dtype tensors that a kernel reads together lie in memory: bfloat16 if all do, else float32."""
+    halves = all(x is None or x.dtype == torch.bfloat16 for x in tensors)
+    return torch.bfloat16 if halves else torch.float32
+
+
+def numbers(x: Tensor) -> Any:
+    """A tensor's memory, float32 or bfloat16, as NumPy has it."""
+    x = x.detach()
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def flat(x: Tensor, dtype: torch.dtype) -> tuple[Any, int, int]:
+    """A tensor [B, L, ...] whose last dimensions are dense, as all numbers from its first to its last, and how far
+    apart windows and tokens are; others are copied first."""
+    x = x.detach().to(dtype)
+    if x.numel() == 0:
+        return numbers(x.reshape(-1)), 0, 0
+    if not x[0, 0].is_contiguous():
         x = x.contiguous()
-    span = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
-    return x.as_strided((span,), (1,)).numpy(), x.stride(0), x.stride(1)
+    span = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    return numbers(x.as_strided((span,), (1,))), x.stride(0), x.stride(1)
 
 
 def dense(x: Tensor | None) -> Any:

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
-from mnemoscope.kernels.elementary_numba import MATH, dense
+from mnemoscope.kernels.elementary_numba import dense, kernel, task
 
 #: parts that the rows are shared among
 PARTS = 32
 
 
-@njit(fastmath=MATH)
+@task()
 def _forward_row(h: Any, y: Any, weight: Any, eps: Any, total: Any, x: Any) -> Any:
     square = np.float32(0.0)
     for i in range(len(weight)):
@@ -32,7 +32,7 @@ def _forward_row(h: Any, y: Any, weight: Any, eps: Any, total: Any, x: Any) -> A
     return rstd
 
 
-@njit(fastmath=MATH)
+@task()
 def _backward_row(total: Any, weight: Any, rstd: Any, dtotal: Any, dx: Any, dh: Any, dw: Any) -> None:
     dot = np.float32(0.0)
     for i in range(len(weight)):
@@ -44,13 +44,13 @@ def _backward_row(total: Any, weight: Any, rstd: Any, dtotal: Any, dx: Any, dh: 
         dw[i] += dx[i] * total[i] * rstd
 
 
-@njit(parallel=True, fastmath=MATH, cache=True)
+@kernel()
 def _forward(h: Any, y: Any, weight: Any, eps: Any, total: Any, x: Any, rstd: Any) -> None:
     for row in prange(len(rstd)):
         rstd[row] = _forward_row(h[row], y[row], weight, eps, total[row], x[row])
 
 
-@njit(parallel=True, fastmath=MATH, cache=True)
+@kernel()
 def _backward(total: Any, weight: Any, rstd: Any, dtotal: Any, dx: Any, dh: Any, dw: Any) -> None:
     for part in prange(PARTS):
         for row in range(len(rstd) * part // PARTS, len(rstd) * (part + 1) // PARTS):
