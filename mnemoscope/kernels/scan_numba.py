@@ -35,7 +35,7 @@ from mnemoscope.kernels.elementary_numba import (
 )
 
 #: channels of a task
-BLOCK = 64
+BLOCK = 128
 #: numbers of a channel's state taken together, so that sums over them stay in registers; zeros complete the last
 LANES = 4
 # Rows of BLOCK numbers that are read together lie in one array, at distances that are known when it is compiled: each
