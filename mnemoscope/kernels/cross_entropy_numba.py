@@ -16,7 +16,7 @@ from numba import prange
 from torch import Tensor
 
 from mnemoscope.kernels.cross_entropy_ref import balanced
-from mnemoscope.kernels.elementary_numba import exp, kernel, task
+from mnemoscope.kernels.elementary_numba import ONE, ZERO, exp, kernel, number, numbers, put, task
 from mnemoscope.kernels.precision import of_linear
 
 #: logits held at once
@@ -31,28 +31,30 @@ def _nats(logits: Any, target: Any) -> Any:
     whole = len(logits) // 64 * 64
     for i in range(0, whole, 64):
         for j in range(64):
-            best[j] = best[j] if best[j] >= logits[i + j] else logits[i + j]
+            x = number(logits, i + j)
+            best[j] = best[j] if best[j] >= x else x
     top = best[0]
     for j in range(64):
         top = top if top >= best[j] else best[j]
     for i in range(whole, len(logits)):
-        top = top if top >= logits[i] else logits[i]
+        x = number(logits, i)
+        top = top if top >= x else x
     total = np.float32(0.0)
     for i in range(len(logits)):
-        total += exp(logits[i] - top)
+        total += exp(number(logits, i) - top)
     at = 0
-    while at < len(logits) - 1 and logits[at] != top:
+    while at < len(logits) - 1 and number(logits, at) != top:
         at += 1
     lse = top + np.log(total)
-    return lse - logits[target], lse, at
+    return lse - number(logits, target), lse, at
 
 
 @task()
 def _gradient(logits: Any, target: Any, lse: Any, up: Any) -> None:
     """(softmax - one-hot) up, over the logits."""
     for i in range(len(logits)):
-        logits[i] = exp(logits[i] - lse) * up
-    logits[target] -= up
+        # before it is rounded: the largest part of the target's gradient cancels
+        put(logits, i, (exp(number(logits, i) - lse) - (ONE if i == target else ZERO)) * up)
 
 
 @kernel()
@@ -79,8 +81,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nats, lse = torch.empty(len(h), dtype=torch.float32), torch.empty(len(h), dtype=torch.float32)
         predicted = torch.empty(len(h), dtype=torch.int64)
         for c in _chunks(len(h), len(w)):
-            logits = torch.mm(h[c], w.t()).float()
-            _forward(*(x.numpy() for x in (logits, targets[c], nats[c], lse[c], predicted[c])))
+            logits = torch.mm(h[c], w.t())
+            _forward(numbers(logits), *(x.numpy() for x in ( targets[c], nats[c], lse[c], predicted[c])))
         ctx.save_for_backward(hidden, weight, targets, lse)
         ctx.dtype = dtype
         ctx.mark_non_differentiable(predicted)
@@ -93,11 +95,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dh, dw = torch.empty_like(h, memory_format=torch.contiguous_format), torch.zeros(weight.shape)
         up = dnats.to(torch.float32).contiguous()
         for c in _chunks(len(h), len(w)):
-            logits = torch.mm(h[c], w.t()).float()
-            _backward(*(x.numpy() for x in (logits, targets[c], lse[c], up[c])))
-            gradient = logits.to(ctx.dtype)
-            dh[c] = torch.mm(gradient, w)
-            dw += torch.mm(gradient.t(), h[c])
+            logits = torch.mm(h[c], w.t())
+            _backward(numbers(logits), *(x.numpy() for x in ( targets[c], lse[c], up[c])))
+            dh[c] = torch.mm(logits, w)
+            dw += torch.mm(logits.t(), h[c])
         return dh.to(hidden.dtype), dw.to(weight.dtype), None, None
 
 
@@ -112,5 +113,6 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tup
         raise TypeError("the numba cross-entropy computes in float32; use the reference backend for float64")
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
         raise IndexError(f"a target is no token of a vocabulary of {len(weight)}")
-    nats, predicted = _LinearCrossEntropy.apply(hidden, weight, targets.contiguous(), of_linear(weight))
+    dtype = torch.bfloat16 if of_linear(weight) == torch.bfloat16 else torch.float32
+    nats, predicted = _LinearCrossEntropy.apply(hidden, weight, targets.contiguous(), dtype)
     return nats, predicted

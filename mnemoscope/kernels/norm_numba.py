@@ -13,7 +13,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from mnemoscope.kernels.elementary_numba import dense, kernel, task
+from mnemoscope.kernels.elementary_numba import dense, kept_as, kernel, number, numbers, put, task
 
 #: parts that the rows are shared among
 PARTS = 32
@@ -23,12 +23,12 @@ PARTS = 32
 def _forward_row(h: Any, y: Any, weight: Any, eps: Any, total: Any, x: Any) -> Any:
     square = np.float32(0.0)
     for i in range(len(weight)):
-        value = h[i] + y[i]
+        value = h[i] + number(y, i)
         total[i] = value
         square += value * value
     rstd = np.float32(1.0) / np.sqrt(square / np.float32(len(weight)) + eps)
     for i in range(len(weight)):
-        x[i] = total[i] * rstd * weight[i]
+        put(x, i, total[i] * rstd * weight[i])
     return rstd
 
 
@@ -36,12 +36,12 @@ def _forward_row(h: Any, y: Any, weight: Any, eps: Any, total: Any, x: Any) -> A
 def _backward_row(total: Any, weight: Any, rstd: Any, dtotal: Any, dx: Any, dh: Any, dw: Any) -> None:
     dot = np.float32(0.0)
     for i in range(len(weight)):
-        dot += dx[i] * weight[i] * total[i]
+        dot += number(dx, i) * weight[i] * total[i]
     dot *= rstd * rstd * rstd / np.float32(len(weight))
     for i in range(len(weight)):
-        dh[i] = dtotal[i] + rstd * dx[i] * weight[i] - dot * total[i]
+        dh[i] = dtotal[i] + rstd * number(dx, i) * weight[i] - dot * total[i]
     for i in range(len(weight)):
-        dw[i] += dx[i] * total[i] * rstd
+        dw[i] += number(dx, i) * total[i] * rstd
 
 
 @kernel()
@@ -58,15 +58,18 @@ def _backward(total: Any, weight: Any, rstd: Any, dtotal: Any, dx: Any, dh: Any,
 
 
 class _AddNorm(torch.autograd.Function):
-    """h' and x, both float32."""
+    """h' in float32 and x in ``dtype``, which is that or bfloat16."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, h: Tensor, y: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
         d = len(weight)
-        total, x = torch.empty(h.shape, dtype=torch.float32), torch.empty(h.shape, dtype=torch.float32)
+        total, x = torch.empty(h.shape, dtype=torch.float32), torch.empty(h.shape, dtype=dtype)
         rstd = torch.empty(h.numel() // d, dtype=torch.float32)
-        rows = [dense(i).reshape(-1, d) for i in (h, y, total, x)]
-        _forward(*rows[:2], dense(weight), np.float32(eps), *rows[2:], rstd.numpy())
+        added = numbers(y.to(kept_as(y)).contiguous().view(-1, d))
+        made = (numbers(v.view(-1, d)) for v in (total, x))
+        _forward(dense(h).reshape(-1, d), added, dense(weight), np.float32(eps), *made, rstd.numpy())
         ctx.save_for_backward(total, weight, rstd)
         ctx.dtypes = h.dtype, y.dtype, weight.dtype
         return total, x
@@ -76,10 +79,10 @@ class _AddNorm(torch.autograd.Function):
         total, weight, rstd = ctx.saved_tensors
         d = len(weight)
         dh, dw = torch.empty_like(total), torch.zeros(PARTS, d)
-        rows = [dense(i).reshape(-1, d) for i in (total, dtotal, dx, dh)]
+        rows = [numbers(v.contiguous().view(-1, d)) for v in (total, dtotal, dx, dh)]
         _backward(rows[0], dense(weight), rstd.numpy(), *rows[1:], dw.numpy())
         of_h, of_y, of_weight = ctx.dtypes
-        return dh.to(of_h), dh.to(of_y), dw.sum(0).to(of_weight), None
+        return dh.to(of_h), dh.to(of_y), dw.sum(0).to(of_weight), None, None
 
 
 def add_norm(h: Tensor, y: Tensor | None, weight: Tensor, eps: float, out_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -90,5 +93,6 @@ def add_norm(h: Tensor, y: Tensor | None, weight: Tensor, eps: float, out_dtype:
     """
     if h.dtype != torch.float32:
         raise TypeError(f"the numba norm computes in float32, h is {h.dtype}; use the reference backend")
-    total, x = _AddNorm.apply(h, torch.zeros_like(h) if y is None else y, weight, eps)
+    dtype = torch.bfloat16 if out_dtype == torch.bfloat16 else torch.float32
+    total, x = _AddNorm.apply(h, torch.zeros_like(h) if y is None else y, weight, eps, dtype)
     return total, x.to(out_dtype)

@@ -35,7 +35,7 @@ def optimiser_for(module: nn.Module, plan: Plan) -> torch.optim.AdamW:
         ],
         lr=plan.optimiser.learning_rate,
         betas=plan.optimiser.betas,
-        fused=cuda,
+        fused=True,
         capturable=cuda,
     )
 
