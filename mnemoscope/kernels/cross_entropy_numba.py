@@ -82,7 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         predicted = torch.empty(len(h), dtype=torch.int64)
         for c in _chunks(len(h), len(w)):
             logits = torch.mm(h[c], w.t())
-            _forward(numbers(logits), *(x.numpy() for x in ( targets[c], nats[c], lse[c], predicted[c])))
+            _forward(numbers(logits), *(x.numpy() for x in (targets[c], nats[c], lse[c], predicted[c])))
         ctx.save_for_backward(hidden, weight, targets, lse)
         ctx.dtype = dtype
         ctx.mark_non_differentiable(predicted)
@@ -96,7 +96,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         up = dnats.to(torch.float32).contiguous()
         for c in _chunks(len(h), len(w)):
             logits = torch.mm(h[c], w.t())
-            _backward(numbers(logits), *(x.numpy() for x in ( targets[c], lse[c], up[c])))
+            _backward(numbers(logits), *(x.numpy() for x in (targets[c], lse[c], up[c])))
             dh[c] = torch.mm(logits, w)
             dw += torch.mm(logits.t(), h[c])
         return dh.to(hidden.dtype), dw.to(weight.dtype), None, None

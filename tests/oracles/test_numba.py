@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from numba import get_num_threads, njit, set_num_threads
 from torch import Tensor
 
 from mnemoscope.kernels import (
@@ -16,6 +18,7 @@ from mnemoscope.kernels import (
     scan_numba,
     scan_ref,
 )
+from mnemoscope.kernels.elementary_numba import put
 
 BLOCK = scan_numba.BLOCK
 
@@ -93,6 +96,44 @@ def test_scan_in_bfloat16() -> None:
     compare(fast, slow, 2**-8)
 
 
+def test_conv_and_norm_in_bfloat16() -> None:
+    """What is bfloat16 is read, written and differentiated as such; weights, states and the stream stay float32."""
+    x, y = torch.randn(2, 9, 48)[..., 24:].bfloat16(), torch.randn(2, 9, 33).bfloat16()
+    conv = [x, torch.randn(24, 4), torch.randn(24), torch.randn(2, 24, 3)]
+    fast, slow = results(conv_numba.causal_conv, conv), results(conv_ref.causal_conv, conv, torch.float64)
+    assert [f.dtype for f in fast] == [torch.bfloat16, torch.float32, *(v.dtype for v in conv)]
+    compare(fast, slow, 2**-8)
+    norm = [torch.randn(2, 9, 33), y, torch.randn(33)]
+    fast = results(lambda h, y, w: norm_numba.add_norm(h, y, w, 1e-5, torch.bfloat16), norm)
+    assert [f.dtype for f in fast] == [torch.float32, torch.bfloat16, *(v.dtype for v in norm)]
+    compare(fast, results(lambda h, y, w: norm_ref.add_norm(h, y, w, 1e-5, torch.float64), norm, torch.float64), 2**-8)
+
+
+def test_cross_entropy_in_bfloat16() -> None:
+    """Against the truth on logits rounded as a linear map of bfloat16 rounds them."""
+    targets = torch.randint(0, 203, (13,))
+    given = [torch.randn(13, 16).bfloat16(), torch.randn(203, 16).bfloat16()]
+    fast = results(lambda h, w: cross_entropy_numba.linear_cross_entropy(h, w, targets), given)
+    slow = results(lambda h, w: cross_entropy_ref.linear_cross_entropy(h, w, targets), given, torch.float64)
+    compare(fast, slow, 2**-7)
+
+
+@pytest.mark.parametrize("bits", [0x3F808000, 0x3F818000, 0x3F80FFFF, 0x7F7FFFFF, 0x00008001, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_rounding_is_torchs(bits: int) -> None:
+    """Halfway to even, up to infinity, below the normal numbers; a NaN that a carry would make a number stays one."""
+    h = torch.tensor([bits if bits < 2**31 else bits - 2**32], dtype=torch.int32).view(torch.float32)
+    made = np.zeros(1, np.uint16)
+    _write(made, h.numpy())
+    ours = torch.from_numpy(made.view(np.int16)).view(torch.bfloat16)
+    assert torch.equal(ours.isnan(), h.isnan())
+    assert h.isnan().all() or torch.equal(ours, h.bfloat16())
+
+
+@njit
+def _write(array, x) -> None:
+    put(array, 0, x[0])
+
+
 @pytest.mark.parametrize("number", [0, 1, 3, 6, 8])
 def test_nan_stays_nan(number) -> None:
     """A training that diverges must be seen."""
@@ -103,10 +144,30 @@ def test_nan_stays_nan(number) -> None:
     assert y.isnan().any()
 
 
-def test_twice_the_same() -> None:
-    given = scan_inputs(3, 20, 130, 1, 16, True, True)
-    one, two = (results(scan_numba.selective_scan, given) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+def test_twice_the_same_on_any_number_of_threads() -> None:
+    """Bit for bit: sums over tasks are made in order."""
+    targets = torch.randint(0, 70, (50,))
+    works = [
+        (scan_numba.selective_scan, scan_inputs(3, 20, BLOCK + 66, 1, 16, True, True)),
+        (
+            conv_numba.causal_conv,
+            [torch.randn(3, 9, 130), torch.randn(130, 4), torch.randn(130), torch.randn(3, 130, 3)],
+        ),
+        (lambda h, y, w: norm_numba.add_norm(h, y, w, 1e-5, torch.float32), [*torch.randn(2, 50, 33), torch.randn(33)]),
+        (
+            lambda h, w: cross_entropy_numba.linear_cross_entropy(h, w, targets),
+            [torch.randn(50, 8), torch.randn(70, 8)],
+        ),
+    ]
+    most = get_num_threads()
+    for function, given in works:
+        try:
+            one = results(function, given)
+            set_num_threads(1)
+            two = results(function, given)
+        finally:
+            set_num_threads(most)
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 # windows shorter than the taps, one half of a linear map's result
