@@ -269,12 +269,8 @@ def bench(
     table.add_section()
     table.add_row("all", "", "", "", _time(found.seconds), "100%", style="bold")
     out.print(table)
-    if found.unending:
-        out.print(
-            f"Reconstructions are taken to end with their windows; {_time(found.unending)} more if none of them ended.",
-            soft_wrap=True,
-        )
-    out.print(f"At most {found.peak_bytes / 1e9:.2f} GB of memory were held.", highlight=False)
+    for sentence in found.assumed:
+        out.print(sentence, highlight=False)
 
 
 def _time(seconds: float) -> str:

@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from mnemoscope import config, plugins, schema
 from mnemoscope.codec.decoder import Decoder, encode
 from mnemoscope.codec.generate import Reconstruction, Writer
+from mnemoscope.controls import Condition
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
 from mnemoscope.memory.load import Loaded, load, special_tokens
+from mnemoscope.memory.memory import Memory
 from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import RunDir, command, replacing
 from mnemoscope.text import corpora
@@ -96,19 +98,22 @@ class Workshop:
         """A fresh decoder, with the encoder's weights."""
         return Decoder.from_encoder(self.loaded.adapter, *self.special)
 
-    def encode(self, ids: Tensor) -> Any:
+    def encode(self, ids: Tensor) -> Memory:
         """The memory of windows, the study's prefix read before them."""
         bos = self.special[0] if self.windows_config.prefix == "bos" else None
         return encode(self.loaded.adapter, ids, bos=bos)
+
+    @torch.no_grad()
+    def start(self, condition: Condition, ids: Tensor) -> Memory:
+        """What a decoder starts from under a condition, the encoder having read the windows [B, L]."""
+        return condition.hand_over(self.encode(ids) if condition.reads else self.loaded.adapter.empty(len(ids)))
 
     def loss(self, condition_name: str) -> Loss:
         """What a decoder that is trained under a condition has to make small."""
         condition = plugins.load("condition", condition_name)
 
         def loss(decoder: nn.Module, ids: Tensor) -> Tensor:
-            with torch.no_grad():
-                memory = self.encode(ids) if condition.reads else self.loaded.adapter.empty(len(ids))
-            nats: Tensor = decoder(condition.hand_over(memory), ids)[0]
+            nats: Tensor = decoder(self.start(condition, ids), ids)[0]
             return nats
 
         return loss
@@ -329,7 +334,7 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
                     key |= {"condition": condition, "length": length, "seed": seed}
                     with _decoded(target) as out:
                         seen = 0
-                        for batch in _measure(shop, writer, condition, windows, key):
+                        for batch in measure(shop, writer, condition, windows, key):
                             out.write_table(batch)
                             seen += batch.num_rows
                             bar.at(done + seen * length, label)
@@ -348,7 +353,7 @@ def _decoded(target: Path) -> Iterator[pq.ParquetWriter]:
         yield out
 
 
-def _measure(
+def measure(
     shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any]
 ) -> Iterator[pa.Table]:
     """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows."""
@@ -363,11 +368,7 @@ def _measure(
         ids = np.stack([w.token_ids for w in batch])
         try:
             with torch.no_grad():
-                if condition.reads:
-                    memory = shop.encode(torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
-                else:
-                    memory = decoder.adapter.empty(len(batch))
-                memory = condition.hand_over(memory)
+                memory = shop.start(condition, torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
                 nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
             written = writer.write(memory, length)
         except torch.OutOfMemoryError as error:

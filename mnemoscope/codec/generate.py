@@ -94,9 +94,12 @@ class Writer:
         self.rows = min(ROWS, 1 << (fitting.bit_length() - 1))
         self._slots: dict[int, _Slots] = {}
 
+    def slots(self, rows: int) -> int:
+        """Slots that ``rows`` rows are written in: as many as the next power of two, so that there are few sizes."""
+        return min(self.rows, 1 << (rows - 1).bit_length())
+
     def _of_size(self, rows: int) -> _Slots:
-        """Slots for ``rows`` rows: as many as the next power of two, so that there are few sizes."""
-        size = min(self.rows, 1 << (rows - 1).bit_length())
+        size = self.slots(rows)
         if size not in self._slots:
             self._slots[size] = _Slots(self.decoder, size)
         slots = self._slots[size]
