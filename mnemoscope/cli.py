@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -248,29 +249,29 @@ def bench(
         Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="instead of the study's", show_default=False)
     ] = None,
 ) -> None:
-    """How long a study will take on this machine, from a little of each of its stages; keeps nothing."""
+    """How long a study will take on this machine, from a little of each of its stages; keeps nothing.
+
+    Takes about a minute, and longer where the text to be measured is large: all of it is read, as the study will.
+    """
     from mnemoscope import bench, config
 
     found = bench.forecast(config.load(study, data=data), Bars(), device)
-    table = Table(title=Text(f"{study} on {found.device}"))
-    for column in ("stage", "what", "amount", "rate", "time", "share"):
-        table.add_column(column, justify="left" if column in ("stage", "what") else "right")
-    stage = ""
-    for line in found.lines:
-        table.add_row(
-            line.stage if line.stage != stage else "",
-            line.what,
-            f"{line.amount:,.0f} {line.unit}",
-            f"{line.amount / line.seconds:,.1f} /s" if line.seconds else "",
-            _time(line.seconds),
-            f"{line.seconds / found.seconds:.0%}",
-        )
-        stage = line.stage
-    table.add_section()
-    table.add_row("all", "", "", "", _time(found.seconds), "100%", style="bold")
+    out.print(Text.assemble((f"about {_time(found.seconds)}", "bold"), f" for {study} on {found.device}"))
+    table = Table("stage", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("amount", "a second", "time", "share"):
+        table.add_column(column, justify="right")
+    for stage in dict.fromkeys(line.stage for line in found.lines):
+        seconds = found.of_stage(stage)
+        table.add_row(stage, "", "", _time(seconds), f"{seconds / found.seconds:.0%}", style="bold")
+        for line in (line for line in found.lines if line.stage == stage):
+            rate = f"{line.amount / line.seconds:,.1f}" if line.seconds else ""
+            table.add_row(f"  {line.what}", f"{line.amount:,.0f} {line.unit}", rate, _time(line.seconds))
     out.print(table)
-    for sentence in found.assumed:
-        out.print(sentence, highlight=False)
+    held = f"{found.peak_bytes / 1e9:.1f} GB were held here"
+    more = "the study holds as much" if found.whole else "the study's batches are larger than those timed and hold more"
+    for heading, sentences in (("memory", [f"{held}; {more}."]), ("assumed", found.assumed)):
+        for sentence in sentences:
+            out.print(Text.assemble((f"{heading}  ", "dim"), sentence))
 
 
 def _time(seconds: float) -> str:

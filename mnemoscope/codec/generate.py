@@ -29,7 +29,7 @@ class Reconstruction:
     stopped: bool
 
 
-class _Slots:
+class Slots:
     """Rows that are written together, in buffers that stay where they are, so that a GPU can replay the writing.
 
     Attributes:
@@ -92,16 +92,17 @@ class Writer:
         self.decoder = decoder
         fitting = max(1, BYTES // max(1, decoder.adapter.spec().bytes))
         self.rows = min(ROWS, 1 << (fitting.bit_length() - 1))
-        self._slots: dict[int, _Slots] = {}
+        self._slots: dict[int, Slots] = {}
 
-    def slots(self, rows: int) -> int:
-        """Slots that ``rows`` rows are written in: as many as the next power of two, so that there are few sizes."""
+    def size(self, rows: int) -> int:
+        """How many slots ``rows`` rows are written in: the next power of two, so that there are few sizes."""
         return min(self.rows, 1 << (rows - 1).bit_length())
 
-    def _of_size(self, rows: int) -> _Slots:
-        size = self.slots(rows)
+    def slots(self, rows: int) -> Slots:
+        """Empty slots for ``rows`` rows, the same ones for the same size."""
+        size = self.size(rows)
         if size not in self._slots:
-            self._slots[size] = _Slots(self.decoder, size)
+            self._slots[size] = Slots(self.decoder, size)
         slots = self._slots[size]
         slots.ended.fill_(True)
         return slots
@@ -117,7 +118,7 @@ class Writer:
         device = self.decoder.adapter.device
         # whole strides; what lies beyond the limit is cut off at the end
         written = np.full((batch, -(-limit // STRIDE) * STRIDE), eos, dtype=np.int64)
-        slots = self._of_size(batch)
+        slots = self.slots(batch)
         window = np.full(slots.size, -1)  # that each slot holds
         position = np.zeros(slots.size, dtype=np.int64)
         following = 0
@@ -136,7 +137,7 @@ class Writer:
                 break
             if following == batch and 2 * len(busy) <= slots.size:
                 kept, rows = slots, torch.from_numpy(busy).to(device)
-                slots = self._of_size(len(busy))
+                slots = self.slots(len(busy))
                 slots.put(torch.arange(len(busy), device=device), kept.token[rows], kept.memory.rows(rows))
                 window = np.append(window[busy], np.full(slots.size - len(busy), -1))
                 position = np.append(position[busy], np.zeros(slots.size - len(busy), dtype=np.int64))

@@ -1,0 +1,115 @@
+"""What work costs, from a little of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from statistics import median
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+#: seconds of work that are enough: of what took as long there is no repeat and no larger batch
+ENOUGH = 0.4
+REPEATS = 3
+#: tokens of the smallest batch that is timed on a CPU, and how many times more the next has
+SMALLEST, GROWTH = 256, 4
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds of one call, the device's work included."""
+
+    def wait() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    wait()
+    started = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - started
+
+
+def typical(work: Callable[[], object]) -> float:
+    """Median seconds of a call; the first does not count unless it was long."""
+    first = seconds_of(work)
+    if first > ENOUGH:
+        return first
+    times = [seconds_of(work)]
+    while len(times) < REPEATS and sum(times) < ENOUGH:
+        times.append(seconds_of(work))
+    return median(times)
+
+
+class Cost:
+    """Seconds of some work against its size, from a few sizes that were timed.
+
+    Between these it is interpolated; outside them it has the slope of the line that fits them best in proportion, whose
+    fixed part and slope are not negative.
+
+    Args:
+        work: takes the size.
+        sizes: rising; those after one that took long are left out.
+    """
+
+    def __init__(self, work: Callable[[int], object], sizes: Iterable[int]):
+        self.sizes: list[int] = []
+        self.seconds: list[float] = []
+        for size in sizes:
+            self.sizes.append(size)
+            self.seconds.append(typical(partial(work, size)))
+            if self.seconds[-1] > ENOUGH:
+                break
+        seconds = np.array(self.seconds)
+        terms = np.column_stack([np.ones(len(seconds)), self.sizes]) / seconds[:, None]
+        self.slope = float(nnls(terms, np.ones(len(seconds)))[0][1])
+
+    def covers(self, size: int) -> bool:
+        """Whether so much was timed."""
+        return size <= self.sizes[-1]
+
+    def __call__(self, size: float) -> float:
+        outside = size - np.clip(size, self.sizes[0], self.sizes[-1])
+        return float(np.interp(size, self.sizes, self.seconds) + self.slope * outside)
+
+
+def rising(first: int, last: int) -> list[int]:
+    """From ``first`` in leaps to ``last``."""
+    leaps: list[int] = []
+    while first < last:
+        leaps.append(first)
+        first *= GROWTH
+    return [*leaps, last]
+
+
+class Batches:
+    """The cost of work on a batch of windows of any of a study's lengths.
+
+    On a GPU every length is timed, in whole batches: each needs kernels of its own, and a small batch says nothing of a
+    large one.  On a CPU, where a token's cost differs between lengths by what a window costs beside its tokens, the
+    shortest, the middle and the longest are, in batches that grow until one takes long; between these, the cost of as
+    many tokens is linear in windows.
+
+    Args:
+        work: takes a length and a number of windows.
+        full: length -> windows of a whole batch.
+    """
+
+    def __init__(self, work: Callable[[int, int], object], full: dict[int, int], gpu: bool):
+        lengths = sorted(full)
+        self.timed = lengths if gpu else sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]})
+        self.costs: dict[int, Cost] = {}
+        #: whether each was timed in whole batches
+        self.whole = True
+        for length in self.timed:
+            least = min(full[length], max(2, SMALLEST // length))
+            sizes = [full[length]] if gpu else rising(least, full[length])
+            self.costs[length] = Cost(partial(work, length), sizes)
+            self.whole &= self.costs[length].covers(full[length])
+
+    def __call__(self, length: int, windows: int) -> float:
+        # np.interp wants rising places: longest first
+        places = [1 / timed for timed in reversed(self.timed)]
+        return float(np.interp(1 / length, places, [self.costs[t](windows * length / t) for t in reversed(self.timed)]))

@@ -1,0 +1,169 @@
+"""Reconstructions.  Each is a sum: reading and scoring a batch, timed; a stride of the writer at each number of slots,
+timed; and the strides that its windows need, counted, from where a few of them ended."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mnemoscope import pipeline, plugins
+from mnemoscope.bench.clock import Batches, Cost, rising, seconds_of
+from mnemoscope.bench.found import Forecast, Line
+from mnemoscope.codec.generate import STRIDE, Reconstruction, Writer
+from mnemoscope.memory.memory import Memory
+from mnemoscope.pipeline import Workshop
+from mnemoscope.train import decoders
+from mnemoscope.types import IntArray, Window
+
+#: windows that are written to their ends, and the seconds that this may take for all decoders together
+WRITTEN, WRITING = 16, 12.0
+
+
+class _Brief(Writer):
+    """Writes one stride of each window, and gives it out as often as fills the window."""
+
+    def write(self, memory: Memory, length: int) -> list[Reconstruction]:
+        # a writer's limit is twice the length that it is given
+        written = super().write(memory, STRIDE // 2)
+        return [Reconstruction((w.ids * length)[:length], w.stopped) for w in written]
+
+
+def strides(ends: Sequence[int] | IntArray, slots: Callable[[int], int]) -> Counter[int]:
+    """How many strides a :class:`Writer` takes at each number of slots.
+
+    Args:
+        ends: strides that each window of a batch needs.
+        slots: ``Writer.size``.
+    """
+    counts: Counter[int] = Counter()
+    left, waiting = np.empty(0, dtype=np.int64), np.asarray(ends)
+    size = slots(len(waiting))
+    while True:
+        room = size - len(left)
+        left, waiting = np.append(left, waiting[:room]), waiting[room:]
+        if not len(left):
+            return counts
+        if not len(waiting) and 2 * len(left) <= size:
+            size = slots(len(left))
+        counts[size] += 1
+        left = left[left > 1] - 1
+
+
+def _spread(windows: Sequence[Window], count: int) -> list[Window]:
+    """``count`` of the windows, from all over their documents."""
+    return [windows[i] for i in np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int)]
+
+
+def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
+    study, gpu = shop.study, shop.accelerator.device.type == "cuda"
+    decoder = shop.decoder().to(shop.accelerator.device).eval()
+    windows = shop.windows.windows
+    used = sorted({length for d in study.decoders for length in decoders.lengths_of(d, study)})
+    full = {length: min(len(windows[length]), max(1, study.compute.batch_tokens // length)) for length in used}
+    # conditions that read cost the same, and so do those that do not
+    kinds = {plugins.load("condition", name).reads: name for d in study.decoders for name in d.conditions}
+    brief, writer = _Brief(decoder), Writer(decoder)
+
+    def read(name: str, length: int, count: int) -> None:
+        key = {"run": "", "model": "", "decoder": "", "condition": name, "length": length, "seed": 0}
+        for _ in pipeline.measure(shop, brief, name, _spread(windows[length], count), key):
+            pass
+
+    @torch.no_grad()
+    def advance(size: int) -> None:
+        writer.slots(size).advance()
+
+    with shop.progress.task("timing reconstruction", 4, "") as bar:
+        beginning = 0.0
+        if gpu:
+            beginning = sum(seconds_of(partial(read, name, n, full[n])) for name in kinds.values() for n in used)
+        bar.at(1, "reading")
+        reading = {reads: Batches(partial(read, name), full, gpu) for reads, name in kinds.items()}
+        found.whole &= all(cost.whole for cost in reading.values())
+        bar.at(2, "strides")
+        most = max(map(writer.size, full.values()))
+        sizes = [1 << power for power in range(most.bit_length())] if gpu else rising(1, most)
+        if gpu:
+            beginning += sum(seconds_of(partial(advance, size)) for size in sizes for _ in range(2))
+        stride = Cost(advance, sizes)
+        bar.at(3, "ends")
+        ends = _ends(shop, writer, found)
+
+    def batch(reads: bool, length: int, count: int, needed: IntArray) -> float:
+        """Seconds of a batch whose windows end as those sampled did, ``needed`` tokens each."""
+        need = np.quantile(-(-needed // STRIDE), (np.arange(count) + 0.5) / count, method="nearest")
+        # reading has one stride in it
+        counts = strides(np.random.default_rng(0).permutation(need), writer.size)
+        counts.subtract(strides(np.ones(count, dtype=np.int64), writer.size))
+        return reading[reads](length, count) + sum(number * stride(size) for size, number in counts.items())
+
+    def cell(reads: bool, length: int, needed: IntArray) -> float:
+        batches, rest = divmod(len(windows[length]), full[length])
+        seconds = batches * batch(reads, length, full[length], needed)
+        return seconds + (batch(reads, length, rest, needed) if rest else 0.0)
+
+    unending = 0.0
+    for d in study.decoders:
+        for name in d.conditions:
+            condition = plugins.load("condition", name)
+            tokens, seconds = 0, 0.0
+            for length in decoders.lengths_of(d, study):
+                tokens += len(d.seeds) * len(windows[length]) * length
+                # a decoder that can do it ends with its window; the token that says so is written too
+                needed = ends.get((d.name, condition.trained_as, length), np.array([length + 1]))
+                each = cell(condition.reads, length, needed)
+                seconds += len(d.seeds) * each
+                if d.recipe != "trained":
+                    longest = cell(condition.reads, length, np.array([2 * length]))
+                    unending += len(d.seeds) * (longest - each)
+            yield Line("reconstruct", f"{d.name}, {name}", tokens, "tokens", seconds)
+    if gpu:
+        yield Line("reconstruct", "compiling, recording", len(sizes), "batch sizes", beginning)
+    if unending:
+        found.assumed.append(
+            f"Decoders that are yet to be trained end each text where its window ends; if none ever does, "
+            f"reconstruct takes {unending:,.0f} s more."
+        )
+
+
+def _ends(shop: Workshop, writer: Writer, found: Forecast) -> dict[tuple[str, str, int], IntArray]:
+    """Tokens that some windows took, by (decoder, condition it was trained under, length), where there are weights."""
+    trained = {
+        (d.name, condition.trained_as): (d, condition)
+        for d in shop.study.decoders
+        for condition in [plugins.load("condition", name) for name in d.conditions]
+        if d.recipe == "trained"
+    }
+    ends: dict[tuple[str, str, int], IntArray] = {}
+    cut: set[int] = set()
+    for name, (d, condition) in trained.items():
+        started, last = time.perf_counter(), 0.0
+        known: tuple[int, IntArray] | None = None
+        for length in decoders.lengths_of(d, shop.study):
+            # twice as long a text takes twice as long
+            if known is not None and time.perf_counter() - started + 2 * last > WRITING / len(trained):
+                ends[*name, length] = known[1] * length // known[0]
+                cut.add(known[0])
+                continue
+            began = time.perf_counter()
+            file = decoders.find(decoders.folder_of(d, Path()), d.seeds[0], condition.trained_as, length)
+            decoders.load_weights(writer.decoder, file)
+            # without a memory all windows are written alike
+            some = _spread(shop.windows.windows[length], WRITTEN if condition.reads else 1)
+            ids = torch.from_numpy(np.stack([w.token_ids for w in some])).to(shop.accelerator.device)
+            written = writer.write(shop.start(condition, ids), length)
+            known = length, np.array([len(w.ids) + w.stopped for w in written])
+            ends[*name, length] = known[1]
+            last = time.perf_counter() - began
+    if trained:
+        more = f"; those of more than {min(cut)} tokens as shorter ones did" if cut else ""
+        found.assumed.append(
+            f"Trained decoders end their texts as their first seed ended {WRITTEN} of each length{more}."
+        )
+    return ends
