@@ -51,6 +51,13 @@ def test_a_cost_that_falls_is_not_drawn_out_below_nothing() -> None:
 
 
 @pytest.mark.usefixtures("told")
+def test_work_that_was_held_up_is_timed_again() -> None:
+    times = iter([0.01, 5.0, 0.04, 0.16])
+    cost = clock.Cost(lambda size: next(times), [1, 4, 16])
+    assert cost.seconds == [0.01, 0.04, 0.16]
+
+
+@pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("gpu", [False, True])
 def test_lengths_that_were_not_timed_lie_between_those_that_were(gpu: bool) -> None:
     tried: set[tuple[int, int]] = set()

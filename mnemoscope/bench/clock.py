@@ -14,6 +14,8 @@ from scipy.optimize import nnls
 #: seconds of work that are enough: of what took as long there is no repeat and no larger batch
 ENOUGH = 0.4
 REPEATS = 3
+#: times the cost in proportion to a smaller size that are not believed at once
+HELD_UP = 1.5
 #: tokens of the smallest batch that is timed on a CPU, and how many times more the next has
 SMALLEST, GROWTH = 256, 4
 
@@ -58,9 +60,13 @@ class Cost:
         self.sizes: list[int] = []
         self.seconds: list[float] = []
         for size in sizes:
+            each = typical(partial(work, size))
+            # a size costs at most in proportion; what took far longer was held up by others, and is timed again
+            if self.sizes and each > HELD_UP * self.seconds[-1] * size / self.sizes[-1]:
+                each = min(each, typical(partial(work, size)))
             self.sizes.append(size)
-            self.seconds.append(typical(partial(work, size)))
-            if self.seconds[-1] > ENOUGH:
+            self.seconds.append(each)
+            if each > ENOUGH:
                 break
         seconds = np.array(self.seconds)
         terms = np.column_stack([np.ones(len(seconds)), self.sizes]) / seconds[:, None]
