@@ -53,7 +53,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to look: ``repeats`` blocks of at least ``block`` seconds each, fewer of work that takes ``long``."""
+    """How long to look: ``repeats`` blocks of at least ``block`` seconds each.
+
+    What would take more than ``long`` seconds in all is repeated once; what takes that in one call, not at all.
+    """
 
     repeats: int
     block: float
@@ -102,7 +105,10 @@ def contest(part: str, work: str, contestants: Sequence[Contestant], patience: P
             run, row.amount = c.make()
             first = [block(run) for _ in range(c.warm)][-1]
             row.peak_bytes = _peak() - before
-            runners.append((row, run, max(1, int(patience.block / first)), first))
+            if first > patience.long:
+                row.seconds = [first]
+            else:
+                runners.append((row, run, max(1, int(patience.block / first)), first))
         except Exception as error:  # whatever another library raises, it gets no number
             row.skipped = _reason(error)
         _tidy()
@@ -153,6 +159,24 @@ def _tidy() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def recorded(work: Work) -> Work:
+    """``work`` as a CUDA graph, which takes no time to launch; as it is where there is no GPU."""
+    if not torch.cuda.is_available():
+        return work
+    with torch.cuda.stream(stream := torch.cuda.Stream()):
+        for _ in range(2):  # kernels are compiled outside the recording
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        held = work()
+
+    def replay(held: object = held) -> None:  # results stay where they were recorded
+        graph.replay()
+
+    return replay
 
 
 def fitting(make: Callable[[int], Work], most: int) -> tuple[Work, int]:

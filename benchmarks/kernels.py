@@ -1,4 +1,7 @@
-"""Kernels against their definitions in PyTorch, and against mamba-ssm's scan where that is installed."""
+"""Kernels against their definitions in PyTorch, and against mamba-ssm's scan where that is installed.
+
+On a GPU each is timed as a CUDA graph, as a training step replays it, so that no time of Python is in it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.contest import Contestant, Patience, Row, Work, contest
+from benchmarks.contest import Contestant, Patience, Row, Work, contest, recorded
 from mnemoscope.kernels import conv_ref, norm_ref, scan_ref
 from mnemoscope.kernels.conv import causal_conv
 from mnemoscope.kernels.cross_entropy import linear_cross_entropy
@@ -45,7 +48,7 @@ def _passes(
                 with torch.no_grad():
                     return functions[name](*arguments)
 
-            return run, tokens
+            return recorded(run), tokens
 
         return make
 
@@ -58,7 +61,7 @@ def _passes(
             def run() -> object:
                 return torch.autograd.grad(tensors(functions[name](*arguments)), wanted, upstream)
 
-            return run, tokens
+            return recorded(run), tokens
 
         return make
 

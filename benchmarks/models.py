@@ -72,6 +72,14 @@ def hugging_face(shape: Shape, device: torch.device, **changes: Any) -> Any:
         return transformers.MambaForCausalLM(configuration)
 
 
+def slowly(model: nn.Module) -> Any:
+    """``model`` by transformers' own operations: without kernels that it finds installed."""
+    for module in model.modules():
+        if hasattr(module, "slow_forward"):
+            module.forward = module.slow_forward
+    return model
+
+
 def adapter(job: Job) -> Adapter:
     made: Adapter = plugins.load("memory", "mamba")(hugging_face(job.shape, job.device))
     return made.requires_grad_(False).eval()
@@ -122,14 +130,14 @@ def _language_model_step(job: Job, model: nn.Module, read: Callable[[Tensor], ob
     return step  # type: ignore[return-value]
 
 
-def _as_fits(job: Job, step: Any) -> Prepared:
-    """A step of as many windows as memory allows."""
+def _as_fits(job: Job, step: Any, tokens: int | None = None) -> Prepared:
+    """A step of as many windows as memory allows, and of ``tokens`` at most."""
 
     def of(windows: int) -> Work:
         ids = job.ids(windows).to(job.device)
         return lambda: step(ids)
 
-    work, windows = fitting(of, job.windows)
+    work, windows = fitting(of, max(1, min(job.tokens, tokens or job.tokens) // job.length))
     return work, windows * job.length
 
 
@@ -137,10 +145,12 @@ def with_hugging_face(job: Job, mambapy: bool) -> Make:
     def make() -> Prepared:
         if mambapy:
             importlib.import_module("mambapy")
-        model = hugging_face(job.shape, job.device, use_mambapy=mambapy).train()
-        encoder = hugging_face(job.shape, job.device, use_mambapy=mambapy).eval()
+        model = slowly(hugging_face(job.shape, job.device, use_mambapy=mambapy).train())
+        encoder = slowly(hugging_face(job.shape, job.device, use_mambapy=mambapy).eval())
         read = lambda ids: encoder.backbone(ids, use_cache=True)  # noqa: E731
-        return _as_fits(job, _language_model_step(job, model, read, lambda ids: model(ids, use_cache=False).logits))
+        step = _language_model_step(job, model, read, lambda ids: model(ids, use_cache=False).logits)
+        # a quarter of a terabyte would not hold all windows, and to find that out takes minutes
+        return _as_fits(job, step, 2048)
 
     return make
 
@@ -180,17 +190,20 @@ def _published(job: Job, path: Path | None) -> tuple[Any, Any, Any]:
     return decoder.to(job.device), encoder, data
 
 
-def with_published(job: Job, path: Path | None) -> Make:
-    """Its own settings: fp32, gradient checkpointing, anomaly detection."""
+def with_published(job: Job, path: Path | None, fastest: bool) -> Make:
+    """In fp32 with gradient checkpointing; as shipped also with autograd's detection of anomalies, and without
+    kernels for the encoder."""
 
     def make() -> Prepared:
         decoder, encoder, data = _published(job, path)
+        if not fastest:
+            slowly(encoder)
         decoder.train()
         decoder.gradient_checkpointing_enable()
         optimiser = torch.optim.AdamW(decoder.parameters(), RATE)
 
         def step(ids: Tensor) -> None:
-            with torch.autograd.set_detect_anomaly(True, check_nan=True):
+            with torch.autograd.set_detect_anomaly(not fastest, check_nan=True):
                 with torch.no_grad():
                     memory = data.get_cache_params(ids, encoder)
                 padded = F.pad(ids, (1, 1))
@@ -214,10 +227,9 @@ def steps(device: torch.device, quick: bool, patience: Patience, published: Path
             "Hugging Face eager": with_hugging_face(job, mambapy=False),
             "Hugging Face with mambapy": with_hugging_face(job, mambapy=True),
             "mamba-ssm (no memory handed over)": with_mamba_ssm(job),
-            "published code (fp32)": with_published(job, published),
+            "published code, as shipped (fp32)": with_published(job, published, fastest=False),
+            "published code, its fastest settings (fp32)": with_published(job, published, fastest=True),
         }
-        if quick and device.type == "cuda":
-            del others["Hugging Face eager"]  # a minute for one step
         rows = contest(
             "steps",
             f"auto-encoder step, {job.precision}, L = {job.length}, {job.windows} windows",
@@ -271,7 +283,7 @@ def decoding(device: torch.device, quick: bool, patience: Patience, published: P
         return lambda: writer.write(memory, job.length // 2), job.tokens
 
     def with_cache() -> Prepared:
-        model = hugging_face(job.shape, device).to(dtype).eval()
+        model = slowly(hugging_face(job.shape, device).to(dtype).eval())
         start = torch.zeros(job.windows, 1, dtype=torch.int64, device=device)
         new = {"max_new_tokens": job.length, "min_new_tokens": job.length, "do_sample": False}
         return lambda: model.generate(start, attention_mask=torch.ones_like(start), **new), job.tokens
@@ -301,7 +313,7 @@ def decoding(device: torch.device, quick: bool, patience: Patience, published: P
         "published code (fp32, with reading)": of_the_paper,
     }
     work = f"greedy, {job.length} tokens, {job.windows} windows, {'bf16' if gpu else 'fp32'}"
-    contestants = [Contestant(who, make) for who, make in makers.items()]
+    contestants = [Contestant(who, make, warm=2) for who, make in makers.items()]
     for row in contest("decoding", work, contestants, patience):
         row.facts |= {"flops a token": job.shape.decoding_flops()}
         yield row

@@ -11,9 +11,11 @@ from mnemoscope.kernels.scan import choose
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor, *, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`mnemoscope.kernels.conv_ref.causal_conv`; Triton takes kernels of 2 to 4 taps."""
+    """See :func:`mnemoscope.kernels.conv_ref.causal_conv`; Triton and Numba take kernels of 2 to 4 taps."""
     chosen = choose(backend, x.device.type, start.dtype)
-    if chosen == "triton" and 2 <= weight.shape[1] <= 4:
+    if not 2 <= weight.shape[1] <= 4:
+        chosen = "reference"
+    if chosen == "triton":
         from mnemoscope.kernels import conv_triton
 
         return conv_triton.causal_conv(x, weight, bias, start)
