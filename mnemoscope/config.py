@@ -56,8 +56,16 @@ class Corpus(Section):
     dataset: str | None = Field(None, description="Hugging Face dataset name, instead of path")
     dataset_config: str | None = Field(None, description="configuration of the dataset")
     split: str | None = Field(None, description="split of the dataset")
-    text: str = Field("text", description="field that holds the text (ignored for plain text)")
-    doc_id: str | None = Field(None, description="field that names the document; else file and line do")
+    text: str = Field("text", description="field that holds the text (ignored for plain text, and beside tokens)")
+    tokens: str | None = Field(None, description="field that lists a sentence's tokens; text is built from them")
+    space_after: str | None = Field(
+        None, description="field that says of each token whether a space follows; one follows each if left out"
+    )
+    doc_id: str | None = Field(
+        None,
+        description="field that names the document; else file and line do. Records of tokens that follow each other "
+        "and share it are one document",
+    )
     domain: str | None = Field(None, description="field that holds the domain")
     domain_name: str | None = Field(None, description="one domain for the whole corpus, instead of a field")
     source: str | None = Field(None, description="field that holds the source; else the file's name is it")
@@ -72,6 +80,8 @@ class Corpus(Section):
             raise ValueError("give exactly one of path and dataset")
         if self.dataset is not None and self.split is None:
             raise ValueError("a dataset needs its split")
+        if self.space_after is not None and self.tokens is None:
+            raise ValueError("space_after is about tokens: give tokens, or leave it out")
         if self.domain is not None and self.domain_name is not None:
             raise ValueError("give domain (a field) or domain_name (a name), not both")
         if self.dialect is not None and self.dialect_name is not None:
@@ -181,7 +191,7 @@ class Annotation(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     kind: str = Field(description="a file in annotate/")
-    argument: str = Field(description="what the annotation is made with: a field's name, a file's path, ...")
+    argument: str = Field("", description="what the annotation is made with: a field's name, a file's path, ...")
 
 
 class Estimates(Section):

@@ -6,7 +6,7 @@ prepare -> train -> reconstruct -> score -> estimate -> report
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -180,15 +180,36 @@ def same_as_before(run: RunDir, what: str, now: Any) -> None:
 
 
 def _annotate(shop: Workshop) -> None:
-    """Writes annotations/<name>.parquet: the spans of the measured documents, by each annotation of the study."""
+    """Writes annotations/<name>.parquet: the spans of the documents that have a window, by each annotation of the
+    study."""
     if not shop.study.annotations:
         return
     from mnemoscope import annotate
+    from mnemoscope.annotate._reader import Reader
 
+    texts = shop.windows.texts
+    bos = shop.special[0] if shop.windows_config.prefix == "bos" else None
+    reader = Reader(shop.loaded, shop.windows, bos, shop.study.compute.batch_tokens)
     for wanted in shop.study.annotations:
-        annotator = plugins.load("annotation", wanted.kind)(wanted.argument)
-        documents = corpora.read_with_record(shop.study.text.measure, [wanted.argument])
-        annotate.write(annotate.collect(annotator, documents), shop.run.path, wanted.name)
+        if _is_newer(shop.run.path / "annotations" / f"{wanted.name}.parquet", Path(wanted.argument)):
+            continue
+        kind = plugins.load("annotation", wanted.kind)
+        annotator = kind(wanted.argument, reader) if kind.reads else kind(wanted.argument)
+        documents = corpora.read_with_record(shop.study.text.measure, annotator.fields)
+        with shop.progress.task(f"annotation {wanted.name}", len(texts), "documents") as bar:
+            measured = _counted(((d, r) for d, r in documents if d.doc_id in texts), bar)
+            annotate.write(annotate.collect(annotator, measured), shop.run.path, wanted.name)
+
+
+def _is_newer(made: Path, argument: Path) -> bool:
+    """Whether an annotation is there already, and was made after the file, if it is one, that it is made from."""
+    return made.exists() and not (argument.is_file() and argument.stat().st_mtime > made.stat().st_mtime)
+
+
+def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:
+    for number, item in enumerate(items):
+        bar.at(number)
+        yield item
 
 
 def _room(shop: Workshop, text_bytes: int) -> int:

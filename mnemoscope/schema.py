@@ -120,6 +120,7 @@ SPANS = [
     Column("char_start", _I, "characters", "start of the span"),
     Column("char_end", _I, "characters", "end (exclusive) of the span"),
     Column("label", _S, "", "the span's label"),
+    Column("window_id", _S, "", "the one window that the label is about; null in a table whose labels hold in all"),
 ]
 
 COUNTS = [

@@ -14,7 +14,10 @@ IntArray = npt.NDArray[np.int64]
 class Document:
     """One text, and what is known about it.  The unit of resampling in every statistic.
 
-    ``where`` names the file and line it came from, for messages.
+    Attributes:
+        where: the file and line it came from, for messages.
+        tokens: where the corpus gives tokens, the half-open character span of each: a tuple for each record (sentence)
+            of the document.
     """
 
     doc_id: str
@@ -23,6 +26,7 @@ class Document:
     source: str
     dialect: str = ""
     where: str = ""
+    tokens: tuple[tuple[tuple[int, int], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -130,7 +130,7 @@ def test_from_the_field_of_a_record():
         "spans": [{"start": 0, "end": 12, "label": "PERSON"}, {"start": 22, "end": 27, "label": "PLACE"}],
     }
     found = collect(annotator, [(document(), record), (document("b"), {"spans": []})])
-    assert found.rows() == [("a", 0, 12, "PERSON"), ("a", 22, 27, "PLACE")]
+    assert found.rows() == [("a", 0, 12, "PERSON", None), ("a", 22, 27, "PLACE", None)]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_from_a_file(tmp_path):
     for name in ("s.jsonl", "s.parquet"):
         annotator = plugins.load("annotation", "file")(str(tmp_path / name))
         found = collect(annotator, [(document("b"), {}), (document("a"), {}), (document("c"), {})])
-        assert found.rows() == [("b", 22, 27, "PLACE"), ("a", 0, 12, "PERSON")]
+        assert found.rows() == [("b", 22, 27, "PLACE", None), ("a", 0, 12, "PERSON", None)]
     with pytest.raises(TextError, match="no document has a span"):
         collect(annotator, [(document("c"), {})])
 

@@ -54,6 +54,8 @@ where = {{ language = "en", "kind of text" = "news" }}
 dataset = "owner/texts"
 dataset_config = "en"
 split = "train"
+tokens = "words"
+space_after = "spaces"
 domain_name = "news"
 dialect_name = "en-GB"
 

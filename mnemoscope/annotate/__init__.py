@@ -1,6 +1,6 @@
 """Labels of text: spans of characters of a document, projected to tokens through character offsets only.
 
-    corpus record, or a user's file -> spans -> annotations/<name>.parquet -> a label per token of tokens.parquet
+    corpus record, text, or a user's file -> spans -> annotations/<name>.parquet -> a label per token of tokens.parquet
 
 A file here exposes ``ANNOTATION``, a class of :class:`Annotator`; what it is made with is one string, say a path.
 """
@@ -8,10 +8,10 @@ A file here exposes ``ANNOTATION``, a class of :class:`Annotator`; what it is ma
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,32 +19,65 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from mnemoscope import schema
-from mnemoscope.errors import TextError
+from mnemoscope.errors import ConfigError, TextError
 from mnemoscope.score.records import replacing
 from mnemoscope.types import Document
 
 #: white space of one byte: itself, as byte-level alphabets spell it (tab, \n, \v, \f, \r, space), and SentencePiece's
 _SPACE = " \t\n\r\v\f" + "ĉĊċČčĠ" + "▁"
+#: spans that become columns together: Python's tuples take ten times the room
+_PART = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """``label`` for the characters (code points) ``char_start`` to ``char_end``, exclusive, of a document's text."""
+class Span(NamedTuple):
+    """``label`` for the characters (code points) ``char_start`` to ``char_end``, exclusive, of a document's text.
+
+    Attributes:
+        window_id: the one window that the label is about, where it depends on the window (whether a word was read
+            before, say); None: it holds in the document, whatever windows it is cut into.
+    """
 
     doc_id: str
     char_start: int
     char_end: int
     label: str
+    window_id: str | None = None
 
 
-class Annotator(Protocol):
-    """Finds the spans of a document."""
+class Annotator(ABC):
+    """Finds the spans of a document.
 
-    def __init__(self, argument: str): ...
+    Attributes:
+        wants: what the argument is, for messages; empty where there is none.
+        reads: whether it is made with a :class:`mnemoscope.annotate._reader.Reader` too, as ``reader``: the study's
+            tokenizer, windows and model.
+        fields: the fields of a record that it looks at.
 
+    Raises:
+        ConfigError: an argument where none is wanted, or none where one is.
+    """
+
+    wants: ClassVar[str]
+    reads: ClassVar[bool] = False
+    fields: tuple[str, ...] = ()
+
+    def __init__(self, argument: str):
+        name = type(self).__module__.rpartition(".")[2]
+        if self.wants and not argument:
+            raise ConfigError(f"an annotation of kind {name!r} needs an argument", remedy=f"Give {self.wants}")
+        if argument and not self.wants:
+            raise ConfigError(
+                f"an annotation of kind {name!r} is made with nothing, and the argument is {argument!r}",
+                remedy="Leave the argument out",
+            )
+
+    @abstractmethod
     def spans(self, document: Document, record: Mapping[str, Any]) -> Iterable[Span]:
-        """The spans of ``document``, which came from ``record`` of a corpus."""
-        ...
+        """The spans of ``document``, which came from ``record`` of a corpus.
+
+        Args:
+            record: in a corpus of tokens, each field holds a list of the values in the document's records.
+        """
 
 
 def collect(annotator: Annotator, documents: Iterable[tuple[Document, Mapping[str, Any]]]) -> pl.DataFrame:
@@ -56,23 +89,35 @@ def collect(annotator: Annotator, documents: Iterable[tuple[Document, Mapping[st
     Raises:
         TextError: a span outside its document, or no span at all.
     """
+    parts: list[pl.DataFrame] = []
     found: list[Span] = []
     for document, record in documents:
         for span in annotator.spans(document, record):
             if not 0 <= span.char_start < span.char_end <= len(document.text):
                 raise _outside(span.doc_id, span.char_start, span.char_end, len(document.text), document.where)
             found.append(span)
-    if not found:
+        if len(found) >= _PART:
+            parts.append(table(found))
+            found = []
+    spans = pl.concat([*parts, table(found)])
+    if spans.is_empty():
         raise TextError(
             "no document has a span of this annotation", remedy="Check that its document ids are the corpus's"
         )
-    return table(found)
+    return spans
 
 
 def table(spans: Iterable[Span]) -> pl.DataFrame:
     """The spans as a table by ``schema.SPANS``, order kept."""
-    types = {"doc_id": pl.String, "char_start": pl.Int32, "char_end": pl.Int32, "label": pl.String}
-    return pl.DataFrame([astuple(s) for s in spans], schema=types, orient="row")
+    types = dict(zip(Span._fields, (pl.String, pl.Int32, pl.Int32, pl.String, pl.String), strict=True))
+    columns = list(zip(*spans, strict=True)) or [()] * len(types)
+    return pl.DataFrame(dict(zip(types, columns, strict=True)), schema=types)
+
+
+def key(spans: pl.DataFrame) -> Literal["window_id", "doc_id"]:
+    """What a table of spans is about: windows, each for itself, or documents."""
+    of_windows = "window_id" in spans.columns and spans["window_id"].is_not_null().any()
+    return "window_id" if of_windows else "doc_id"
 
 
 def write(spans: pl.DataFrame, folder: Path, name: str) -> Path:
@@ -104,9 +149,11 @@ def project(spans: pl.DataFrame, tokens: pl.DataFrame, characters: Mapping[str, 
 
     A token of white space only keeps it.  Distance does not matter: a token that no span touches has no label.
 
+    Spans about windows label the tokens of their own window alone.
+
     Args:
         spans: columns as in ``schema.SPANS``; spans may overlap, and those of other documents are ignored.
-        tokens: any rows of tokens.parquet: ``doc_id, char_start, char_end, token``.
+        tokens: any rows of tokens.parquet: ``char_start, char_end, token``, and the column that :func:`key` names.
         characters: document -> length of its text, where it is at hand; spans beyond it are refused.
 
     Returns:
@@ -116,19 +163,20 @@ def project(spans: pl.DataFrame, tokens: pl.DataFrame, characters: Mapping[str, 
         TextError: a span that is empty, or outside its document.
     """
     _refuse_outside(spans, characters)
-    spans = spans.sort("doc_id", "char_start", maintain_order=True)
-    documents = pl.Enum(spans["doc_id"].unique().sort())
-    # one axis for all documents: document number * stride + character
+    place = key(spans)
+    spans = spans.sort(place, "char_start", maintain_order=True)
+    places = pl.Enum(spans[place].drop_nulls().unique().sort())
+    # one axis for all documents (or windows): its number * stride + character
     stride = 1 + max(int(f["char_end"].to_numpy().max(initial=0)) for f in (spans, tokens))
 
-    number = tokens["doc_id"].cast(documents, strict=False).to_physical().cast(pl.Int64)
+    number = tokens[place].cast(places, strict=False).to_physical().cast(pl.Int64)
     rows = np.flatnonzero(number.is_not_null().to_numpy())
     base = number.drop_nulls().to_numpy() * stride
     start, end = _core(tokens.select("char_start", "char_end", "token")[rows])
     order = np.argsort(base + start, kind="stable")
     rows, start, end = rows[order], (base + start)[order], (base + end)[order]
 
-    base = spans["doc_id"].cast(documents).to_physical().cast(pl.Int64).to_numpy() * stride
+    base = spans[place].cast(places).to_physical().cast(pl.Int64).to_numpy() * stride
     span_start, span_end = base + spans["char_start"].to_numpy(), base + spans["char_end"].to_numpy()
     # tokens hardly overlap each other, so those that a span touches are (almost exactly) a range of them
     first = np.searchsorted(np.maximum.accumulate(end), span_start, side="right")

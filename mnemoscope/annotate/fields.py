@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mnemoscope.annotate import Span
+from mnemoscope.annotate import Annotator, Span
 from mnemoscope.errors import TextError
 from mnemoscope.types import Document
 
 
-class FieldSpans:
+class FieldSpans(Annotator):
     """Spans from the field ``argument`` of a corpus record; a record whose field is an empty list has none."""
 
+    wants = "the name of a field that lists spans"
+
     def __init__(self, argument: str):
+        super().__init__(argument)
         self.field = argument
+        self.fields = (argument,)
 
     def spans(self, document: Document, record: Mapping[str, Any]) -> Iterator[Span]:
         """Raises: TextError: the record has no such field, or it does not list spans."""

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mnemoscope.annotate import Span
+from mnemoscope.annotate import Annotator, Span
 from mnemoscope.errors import TextError
 from mnemoscope.text import files
 from mnemoscope.types import Document
@@ -19,14 +19,17 @@ from mnemoscope.types import Document
 _FIELDS = ("doc_id", "char_start", "char_end", "label")
 
 
-class FileSpans:
+class FileSpans(Annotator):
     """Spans from the file ``argument``, read whole when it is made; document ids are the corpus's.
 
     Raises:
         TextError: the file cannot be read, or holds what is no span; with file and line (Parquet: row).
     """
 
+    wants = "the path of a file of spans"
+
     def __init__(self, argument: str):
+        super().__init__(argument)
         path = Path(argument).expanduser()
         kind = files.suffix(path)
         if kind not in (*files.JSON_LINES, *files.PARQUET):

@@ -11,6 +11,8 @@ A unit that was not measured is in neither sum and not in n (see :mod:`mnemoscop
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from mnemoscope import plugins, schema
-from mnemoscope.annotate import project
+from mnemoscope.annotate import key, project
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.score.metrics import Metric
@@ -121,12 +123,13 @@ def _record(row: Sums, value: float, low: float, high: float, method: str, confi
 
 def _order(record: dict[str, Any]) -> tuple[Any, ...]:
     group = record["group"]
-    place = int(group.split("-")[0]) if record["by"] == "position" else 0
+    # positions, bins and classes that begin with a number by that number, then the others
+    begins = re.match(r"\d+(\.\d+)?(e[-+]\d+)?", group)
     return (
         *(record[c] for c in _CELL),
         (record["seed"] != "all", record["seed"]),
         (record["by"] != "all", record["by"]),
-        place,
+        float(begins[0]) if begins else math.inf,
         group,
         record["metric"],
     )
@@ -197,10 +200,11 @@ def require_groups(run_folder: Path, by: Iterable[str]) -> None:
 
 
 def _with_label(table: pl.LazyFrame, annotation: Path) -> pl.LazyFrame:
-    """The tokens of the annotated documents, grouped by label; those that no span touches are ``UNLABELLED``."""
+    """The tokens of the annotated documents (or windows), grouped by label; those that no span touches are
+    ``UNLABELLED``."""
     spans = pl.read_parquet(annotation)
-    place = ["doc_id", "char_start", "char_end", "token"]
-    annotated = table.filter(pl.col("doc_id").is_in(spans["doc_id"].unique().implode()))
+    place = [key(spans), "char_start", "char_end", "token"]
+    annotated = table.filter(pl.col(place[0]).is_in(spans[place[0]].unique().implode()))
     places = annotated.select(place).unique().collect(engine="streaming")
     labelled = places.with_columns(group=project(spans, places).fill_null(UNLABELLED))
     return annotated.join(labelled.lazy(), on=place)

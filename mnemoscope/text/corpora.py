@@ -1,20 +1,22 @@
 """Corpora in, documents out, one at a time; text is kept exactly as given.
 
-A record is a line of JSON, a row of a Parquet file or of a data set, or a whole plain-text file.
+A record is a line of JSON, a row of a Parquet file or of a data set, a sentence of a file of columns, or a whole
+plain-text file.  A document is a record, or, in a corpus of tokens, all successive records of one ``doc_id``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from mnemoscope.config import Corpus
 from mnemoscope.errors import TextError
-from mnemoscope.text import files
+from mnemoscope.text import columns, files, sentences
 from mnemoscope.types import Document
 
 _ROWS = 1024
@@ -71,15 +73,16 @@ def read_with_corpus(corpora: Sequence[Corpus]) -> Iterator[tuple[Corpus, Docume
 
 
 def read_with_record(corpora: Sequence[Corpus], fields: Sequence[str]) -> Iterator[tuple[Document, dict[str, Any]]]:
-    """As :func:`read`, each document with its record.
+    """As :func:`read`, each document with its record; in a corpus of tokens each field holds a list of the values in
+    the document's records.
 
     Args:
         fields: what is wanted of a record besides what the corpus names; of Parquet only these columns are read.
     """
     for corpus in corpora:
         for origin in _files(corpus, tuple(fields)):
-            for line, record in _chosen(origin):
-                yield _document(origin, line, record), record
+            for _, document, record in _documents(origin):
+                yield document, record
 
 
 def check(corpora: Sequence[Corpus], progress: Callable[[int, int], None] | None = None) -> list[Input]:
@@ -152,8 +155,7 @@ def _files(corpus: Corpus, extra: tuple[str, ...] = ()) -> list[_Origin]:
 
 def _unique(origin: _Origin, seen: dict[str, str]) -> Iterator[Document]:
     line = 0
-    for line, record in _chosen(origin):
-        document = _document(origin, line, record)
+    for line, document, _ in _documents(origin):
         if document.doc_id in seen:
             raise TextError(
                 f"document id {document.doc_id!r} was already given at {seen[document.doc_id]}",
@@ -166,6 +168,46 @@ def _unique(origin: _Origin, seen: dict[str, str]) -> Iterator[Document]:
     if line == 0:
         problem = f"no record with {origin.corpus.where} in it" if origin.corpus.where else "no record in it"
         raise TextError(problem, remedy="Put text into it or leave it out", file=origin.where)
+
+
+def _documents(origin: _Origin) -> Iterator[tuple[int, Document, dict[str, Any]]]:
+    """(line of its first record, document, record)."""
+    corpus = origin.corpus
+    if corpus.tokens is None:
+        for line, record in _chosen(origin):
+            yield line, _document(origin, line, record), record
+        return
+    field = corpus.doc_id
+    for _, pairs in groupby(_chosen(origin), lambda pair: pair[0] if field is None else repr(pair[1].get(field))):
+        lines, records = zip(*pairs, strict=True)
+        document = _joined(origin, lines, records)
+        yield lines[0], document, {name: [r.get(name) for r in records] for name in records[0]}
+
+
+def _joined(origin: _Origin, lines: Sequence[int], records: Sequence[dict[str, Any]]) -> Document:
+    """The document whose sentences are ``records``."""
+    of_each = [_document(origin, line, record) for line, record in zip(lines, records, strict=True)]
+    for line, other in zip(lines, of_each, strict=True):
+        for name in ("domain", "source", "dialect"):
+            if getattr(other, name) != getattr(of_each[0], name):
+                raise TextError(
+                    f"the {name} of document {other.doc_id!r} is {getattr(of_each[0], name)!r} in its first record and "
+                    f"{getattr(other, name)!r} here",
+                    remedy="Give a document one, or name a field that is the same in all its records",
+                    file=origin.where,
+                    line=line,
+                )
+    corpus = origin.corpus
+    assert corpus.tokens is not None
+    parts = []
+    for line, record in zip(lines, records, strict=True):
+        for option, field in (("tokens", corpus.tokens), ("space_after", corpus.space_after)):
+            if field is not None and field not in record:
+                raise _no_field(origin, line, option, field, record)
+        spaces = None if corpus.space_after is None else record[corpus.space_after]
+        parts.append(sentences.checked(record[corpus.tokens], spaces, file=origin.where, line=line))
+    text, places = sentences.join(parts)
+    return replace(of_each[0], text=text, tokens=places)
 
 
 def _chosen(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -186,6 +228,8 @@ def _records(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
     kind = files.suffix(origin.path)
     if kind in files.JSON_LINES:
         return _json_lines(origin.path)
+    if kind in files.COLUMNS:
+        return columns.read(origin.path, conll_u=kind in files.CONLL_U)
     return _parquet(origin) if kind in files.PARQUET else _plain_text(origin)
 
 
@@ -257,8 +301,9 @@ def _dataset(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
     row = 0
     try:
         rows = load_dataset(corpus.dataset, corpus.dataset_config, split=corpus.split, streaming=True)
+        classes = _classes(rows.features or {})
         for row, record in enumerate(rows, start=1):
-            yield row, dict(record)
+            yield row, dict(record) | {f: _named(record[f], names) for f, names in classes.items()}
     except Exception as error:  # the library and its readers raise whatever theirs do
         raise TextError(
             f"the data set cannot be read ({type(error).__name__}: {error})",
@@ -268,18 +313,33 @@ def _dataset(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from error
 
 
+def _classes(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Field -> names of its classes, for the fields that hold numbers of classes, or lists of such."""
+    inner = {field: getattr(feature, "feature", feature) for field, feature in features.items()}
+    return {field: list(feature.names) for field, feature in inner.items() if hasattr(feature, "names")}
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(v, names) for v in value]
+    return names[value] if isinstance(value, int) and value >= 0 else None
+
+
 def _fields(corpus: Corpus) -> dict[str, str]:
     """Option of the corpus -> field of a record, for the options given."""
-    options = ("text", "doc_id", "domain", "source", "dialect")
+    given = ("text",) if corpus.tokens is None else ("tokens", "space_after")
+    options = (*given, "doc_id", "domain", "source", "dialect")
     return {option: getattr(corpus, option) for option in options if getattr(corpus, option) is not None}
 
 
 def _document(origin: _Origin, line: int, record: dict[str, Any]) -> Document:
-    values = {option: _value(origin, line, record, option, field) for option, field in _fields(origin.corpus).items()}
+    """The document that a record is; without text where the corpus gives tokens."""
+    strings = {o: f for o, f in _fields(origin.corpus).items() if o not in ("tokens", "space_after")}
+    values = {option: _value(origin, line, record, option, field) for option, field in strings.items()}
     corpus = origin.corpus
     return Document(
         doc_id=values.get("doc_id", f"{origin.name}:{line}"),
-        text=values["text"],
+        text=values.get("text", ""),
         domain=values.get("domain", corpus.domain_name or ""),
         source=values.get("source", origin.name if origin.path is None else origin.path.name),
         dialect=values.get("dialect", corpus.dialect_name or ""),

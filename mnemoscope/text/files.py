@@ -19,8 +19,10 @@ from mnemoscope.zoo import folder
 JSON_LINES = (".jsonl", ".json-lines", ".ndjson")
 PLAIN_TEXT = (".txt", ".md")
 PARQUET = (".parquet",)
+CONLL_U = (".conllu", ".conllup")
+COLUMNS = (*CONLL_U, ".conll", ".bio", ".iob", ".iob2", ".bioes")
 COMPRESSED = (".gz", ".zst")
-KNOWN = (*JSON_LINES, *PLAIN_TEXT, *PARQUET)
+KNOWN = (*JSON_LINES, *PLAIN_TEXT, *PARQUET, *COLUMNS)
 _SUFFIXES = f"{', '.join(KNOWN)}; each but .parquet also with {' or '.join(COMPRESSED)}"
 
 _PIECE = 1 << 20

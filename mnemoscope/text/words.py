@@ -1,0 +1,22 @@
+"""What a word is, where words and not tokens are meant.
+
+A run of letters, combining marks and digits of any script, and what an apostrophe joins to it::
+
+    Don't pay 3.50 to O'Brien-Smith       Don't | pay | 3 | 50 | to | O'Brien | Smith
+
+Scripts that put no space between words (Chinese, Japanese, Thai) give whole runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import regex
+
+WORD = regex.compile(r"[\p{L}\p{M}\p{N}]++(?:['’][\p{L}\p{M}\p{N}]++)*+")
+
+
+def words(text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, word) of each word of a text, in order; offsets in code points, the end exclusive."""
+    for found in WORD.finditer(text):
+        yield found.start(), found.end(), found[0]
