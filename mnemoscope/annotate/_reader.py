@@ -60,7 +60,7 @@ class Reader:
             batch = [w for w in windows[at : at + max(1, self._batch_tokens // length)] if w.length == length]
             at += len(batch)
             ids = torch.from_numpy(np.stack([w.token_ids for w in batch])).to(self._adapter.device)
-            found += self._batch(ids).cpu().double().numpy()
+            found.extend(self._batch(ids).cpu().double().numpy())
         return found
 
     def _batch(self, ids: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ _MONTH = (
     r"|Oct(?:ober|\.)?|Nov(?:ember|\.)?|Dec(?:ember|\.)?)"
 )
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
-#: the first that fits, where no letter, figure or point stands before it and no letter or figure after it
+#: the first that fits, where no letter or figure stands before or after it
 _KINDS = {
     "date": rf"\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}(?P<_>[/.])\d{{1,2}}(?P=_)(?:\d{{4}}|\d\d)"
     rf"|{_MONTH} {_DAY}(?:,? \d{{4}})?|{_DAY} {_MONTH}(?:,? \d{{4}})?|{_MONTH},? \d{{4}}",
@@ -27,7 +27,7 @@ _KINDS = {
     "whole": r"\d{1,3}(?:,\d{3})+|\d+",
 }
 _NUMBER = regex.compile(
-    r"(?<![\p{L}\p{M}\d_]|\d\.|(?<!\d)\.)(?:"
+    r"(?<![\p{L}\p{M}\d_])(?:"
     + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items())
     + r")(?![\p{L}\p{M}\d_])"
 )

@@ -28,7 +28,7 @@ from mnemoscope.errors import TextError
 from mnemoscope.text import files
 
 _CONLL_U = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-_NO_SPACE = "SpaceAfter=No"
+_NO_SPACE, _DOCUMENT = "SpaceAfter=No", "-DOCSTART-"
 
 Row = Sequence[str]
 
@@ -44,20 +44,19 @@ def read(path: Path, conll_u: bool) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _plain(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     documents = 0
-    for line, rows in _sentences(path, comments=False):
-        if rows[0][0] == "-DOCSTART-":
+    for line, rows in _stretches(path, comments=False):
+        if rows[0][0] == _DOCUMENT:
             documents += 1
-            rows = rows[1:]
-        if rows:
-            fields = {str(n): list(values) for n, values in enumerate(_transposed(rows, path, line), start=1)}
-            yield line, ({"document": f"{path.name}:{documents}"} if documents else {}) | fields
+            continue
+        columns = {str(n): values for n, values in enumerate(_transposed(rows, path, line), start=1)}
+        yield line, ({"document": f"{path.name}:{documents}"} if documents else {}) | columns
 
 
 def _conll_u(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     names: Sequence[str] = _CONLL_U
     of_document: dict[str, str] = {}
     documents = 0
-    for line, rows in _sentences(path, comments=True):
+    for line, rows in _stretches(path, comments=True):
         comments = [row[0].lstrip("# ") for row in takewhile(lambda row: row[0].startswith("#"), rows)]
         keys = (c.partition("=") for c in comments if "=" in c)
         pairs = {key.strip(): value.strip() for key, _, value in keys}
@@ -76,25 +75,28 @@ def _conll_u(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield line, of_document | pairs | fields
 
 
-def _sentences(path: Path, comments: bool) -> Iterator[tuple[int, list[Row]]]:
-    """(line, rows) of each stretch of lines that are not empty."""
+def _stretches(path: Path, comments: bool) -> Iterator[tuple[int, list[Row]]]:
+    """(line, rows) of each stretch of lines that are not empty; a ``-DOCSTART-`` is one by itself."""
     start, rows = 0, list[Row]()
     for line, content in files.lines(path):
         content = content.rstrip("\r\n")
-        if not content.strip():
-            if rows:
-                yield start, rows
+        begins = content.startswith(_DOCUMENT) and not comments
+        if rows and (begins or not content.strip(" \t")):
+            yield start, rows
             rows = []
-            continue
-        start = start if rows else line
-        if "\t" in content and not (comments and content.startswith("#")):
-            rows.append(content.split("\t"))
-        elif comments:
-            rows.append([content])
-        else:
-            rows.append([cell for cell in content.split(" ") if cell])
+        if begins:
+            yield line, [[_DOCUMENT]]
+        elif content.strip(" \t"):
+            start = start if rows else line
+            rows.append(_cells(content, comments))
     if rows:
         yield start, rows
+
+
+def _cells(content: str, comments: bool) -> Row:
+    if comments and content.startswith("#"):
+        return [content]
+    return content.split("\t") if comments or "\t" in content else [cell for cell in content.split(" ") if cell]
 
 
 def _transposed(rows: Sequence[Row], path: Path, line: int, width: int | None = None) -> list[list[str]]:

@@ -204,8 +204,8 @@ def _joined(origin: _Origin, lines: Sequence[int], records: Sequence[dict[str, A
         for option, field in (("tokens", corpus.tokens), ("space_after", corpus.space_after)):
             if field is not None and field not in record:
                 raise _no_field(origin, line, option, field, record)
-        spaces = None if corpus.space_after is None else record[corpus.space_after]
-        parts.append(sentences.checked(record[corpus.tokens], spaces, file=origin.where, line=line))
+        part = sentences.sentence(record, corpus.tokens, corpus.space_after, file=origin.where, line=line)
+        parts.append(part)
     text, places = sentences.join(parts)
     return replace(of_each[0], text=text, tokens=places)
 

@@ -12,8 +12,9 @@ its first token and ends with its last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mnemoscope.errors import TextError
 
@@ -40,27 +41,31 @@ def join(sentences: Iterable[Sentence]) -> tuple[str, Places]:
     return "".join(pieces), tuple(places)
 
 
-def checked(tokens: object, space_after: object, *, file: str | Path, line: int) -> Sentence:
-    """A record's tokens and spaces, which may be None, after a look at what they are.
+def sentence(
+    record: Mapping[str, Any], tokens: str, space_after: str | None, *, file: str | Path, line: int
+) -> Sentence:
+    """The sentence that a record holds in its fields ``tokens`` and ``space_after``.
 
     Raises:
-        TextError: not lists of the same length, a token that is empty or no text, or a space that is neither 1 nor 0.
+        TextError: they are not lists of the same length, a token is empty or no text, or a space neither 1 nor 0.
     """
 
     def refuse(problem: str, remedy: str) -> TextError:
         return TextError(problem, remedy=remedy, file=file, line=line)
 
-    if not isinstance(tokens, list) or not all(isinstance(t, str) and t for t in tokens):
+    given = record[tokens]
+    if not isinstance(given, list) or not all(isinstance(t, str) and t for t in given):
         raise refuse("the tokens are not a list of texts, none of them empty", 'Tokens are ["Ada", "slept", "."]')
     try:
-        "".join(tokens).encode()
+        "".join(given).encode()
     except UnicodeEncodeError:
         remedy = "Mend the escape (\\ud800 to \\udfff come in pairs)"
         raise refuse("a token holds half a surrogate pair, which is no text", remedy) from None
     if space_after is None:
-        return tokens, [True] * len(tokens)
-    if not isinstance(space_after, list) or not all(s in (0, 1) for s in space_after):
+        return given, [True] * len(given)
+    spaces = record[space_after]
+    if not isinstance(spaces, list) or not all(s in (0, 1) for s in spaces):
         raise refuse("space_after is not a list of 1 and 0 (or true and false)", "Give one for each token")
-    if len(space_after) != len(tokens):
-        raise refuse(f"{len(tokens)} tokens and {len(space_after)} values of space_after", "Give one for each token")
-    return tokens, space_after
+    if len(spaces) != len(given):
+        raise refuse(f"{len(given)} tokens and {len(spaces)} values of space_after", "Give one for each token")
+    return given, spaces
