@@ -16,9 +16,9 @@ from mnemoscope import plugins
 from mnemoscope.annotate import Span, collect, project, table
 from mnemoscope.annotate._gold import chunks
 from mnemoscope.errors import ConfigError, TextError
+from mnemoscope.frequency.words import words
 from mnemoscope.text import sentences
 from mnemoscope.text.tokens import Encoding
-from mnemoscope.text.words import words
 from mnemoscope.types import Document, Window
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from mnemoscope.annotate import Annotator, Span
 from mnemoscope.errors import ConfigError, TextError
-from mnemoscope.text.words import words
+from mnemoscope.frequency.words import words
 from mnemoscope.types import Document
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _REMEDY = "Give a file that mnemoscope count wrote, or a Parquet file with the c
 class Frequency(Annotator):
     """``word counts.parquet`` or ``token counts.parquet``: occurrences in a million, in bins of a factor of ten
     (``0.1-1 per million``, ``1-10 per million``, ...; the lower edge belongs to the bin), of each word
-    (:mod:`mnemoscope.text.words`, case kept) or token.
+    (:mod:`mnemoscope.frequency.words`, case kept) or token.
 
     What the file does not list is ``unseen``, or, if the file lists nothing that occurs less often than k times,
     ``under k times``.  A file of other making has a row for each item: a word, or a token's id, and its count; a

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnemoscope.annotate import Annotator, Span
 from mnemoscope.errors import ConfigError
-from mnemoscope.text.words import words
+from mnemoscope.frequency.words import words
 from mnemoscope.types import Document
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Repetition(Annotator):
-    """Labels ``first`` and ``repeated`` of each word (:mod:`mnemoscope.text.words`), whatever its case.
+    """Labels ``first`` and ``repeated`` of each word (:mod:`mnemoscope.frequency.words`), whatever its case.
 
     The argument says where an earlier mention counts.  ``window``: in the window before the word, which is all that a
     memory has read; a word that the window's edge cuts counts as what is left of it.  ``document``: anywhere in the

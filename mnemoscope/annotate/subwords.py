@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mnemoscope.annotate import Annotator, Span
-from mnemoscope.text.words import words
+from mnemoscope.frequency.words import words
 from mnemoscope.types import Document
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _MOST = 4
 
 
 class Subwords(Annotator):
-    """Labels: ``1 token`` to ``3 tokens`` and ``4+ tokens``, of each word (:mod:`mnemoscope.text.words`).
+    """Labels: ``1 token`` to ``3 tokens`` and ``4+ tokens``, of each word (:mod:`mnemoscope.frequency.words`).
 
     Counted are the tokens of the whole document that hold a part of the word; a word that a window cuts keeps its
     count.
