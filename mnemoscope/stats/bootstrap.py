@@ -10,7 +10,11 @@ documents and 2,000 resamples, this 0.2 ms; scipy is the oracle in ``tests/oracl
 
 Interval: BCa (Efron 1987; Efron & Tibshirani 1993, chapter 14, equations 14.9, 14.10, 14.14, 14.15), in which the
 leave-one-document-out ratios have a closed form.  Where its corrections do not exist (every resample on one side of
-the value, or no skewness to estimate), the percentile interval.
+the value, or no skewness to estimate), the percentile interval.  Either takes its quantiles at the levels of Student's
+t instead of the normal's, and as if the variance of the resamples were not (n - 1) / n of what it should be (Hesterberg
+2015, "expanded" intervals), with n the *effective* number of documents, (sum den)^2 / sum den^2: ten documents of which
+one holds half of the text are three (Carter, Schnepel & Steigerwald 2017).  ``benchmarks/coverage.py`` says what that
+is worth.
 
 Symbols: n documents, k rows, R resamples.
 """
@@ -23,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from scipy.special import ndtr, ndtri
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,11 +38,14 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Intervals:
-    """value, low, high: float64 [k]; method: [k] texts."""
+    """value, low, high, variance (the jackknife's), freedom (degrees of, of that variance): float64 [k]; method: [k]
+    texts."""
 
     value: FloatArray
     low: FloatArray
     high: FloatArray
+    variance: FloatArray
+    freedom: FloatArray
     method: list[str]
 
 
@@ -70,6 +78,21 @@ def divide(num: FloatArray, den: FloatArray) -> FloatArray:
     return np.divide(num, den, out=out, where=den != 0)
 
 
+def effective(weights: FloatArray) -> FloatArray:
+    """The number of documents that those of ``weights`` [n, k] are worth, [k]: n if all weigh the same, 1 if one has
+    all the weight; NaN if none has any."""
+    return divide(weights.sum(0) ** 2, (weights**2).sum(0))
+
+
+def widened(confidence: float, documents: FloatArray) -> FloatArray:
+    """The confidence at which an interval of normal theory is as wide as one of Student's with the variance of
+    ``documents`` [k] documents is at ``confidence``; 1 where there is no more than one."""
+    n = np.maximum(documents, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1)
+    return np.where(n > 1, 2 * ndtr(z) - 1, 1.0)
+
+
 def ratio_intervals(
     num: FloatArray, den: FloatArray, *, confidence: float, resamples: int, rng: np.random.Generator
 ) -> Intervals:
@@ -87,45 +110,48 @@ def ratio_intervals(
     value = divide(num.sum(0), den.sum(0))
     if n < 2:
         nan = np.full(k, np.nan)
-        return Intervals(value, nan, nan, ["none: fewer than two documents"] * k)
+        return Intervals(value, nan, nan, nan, nan, ["none: fewer than two documents"] * k)
     sums = resample(np.concatenate([num, den], axis=1), resamples, rng)
     left_out = divide(num.sum(0) - num, den.sum(0) - den)
-    return intervals(value, divide(sums[:, :k], sums[:, k:]), [left_out], confidence)
+    return intervals(value, divide(sums[:, :k], sums[:, k:]), left_out, confidence, effective(den))
 
 
 def intervals(
-    value: FloatArray, distribution: FloatArray, left_out: Sequence[FloatArray], confidence: float
+    value: FloatArray, distribution: FloatArray, left_out: FloatArray, confidence: float, documents: FloatArray
 ) -> Intervals:
     """BCa intervals, or percentile intervals where BCa does not exist.
 
     Args:
         value: [k], the statistic of the data.
         distribution: [R, k], of the resamples.
-        left_out: for each independently resampled sample of n_j documents, [n_j, k]: the statistic without each.
+        left_out: [n, k], the statistic without each document.
+        documents: [k], the effective number of them.
     """
     resamples, k = distribution.shape
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    confidences = widened(confidence, documents)
+    tails = np.stack([(1 - confidences) / 2, (1 + confidences) / 2])
     with np.errstate(all="ignore"):  # what does not exist becomes NaN, and is looked at below
         below = ((distribution < value).sum(0) + (distribution <= value).sum(0)) / (2 * resamples)
         bias = ndtri(below)
-        influence = [(len(x) - 1) * (x.mean(0) - x) / len(x) for x in left_out]
-        skewness = sum((u**3).sum(0) for u in influence) / sum((u**2).sum(0) for u in influence) ** 1.5 / 6
-        shifted = bias + ndtri(tails)[:, None]
+        n = len(left_out)
+        influence = (n - 1) * (left_out.mean(0) - left_out) / n
+        skewness = (influence**3).sum(0) / (influence**2).sum(0) ** 1.5 / 6
+        shifted = bias + ndtri(tails)
         levels = ndtr(bias + shifted / (1 - skewness * shifted))
     # a spread of rounding errors only is no spread, and its "corrections" would be noise
     constant = np.ptp(distribution, axis=0) <= 1e-12 * np.maximum(np.abs(value), 1e-300)
     corrected = np.isfinite(levels).all(0) & ~constant
-    levels = np.where(corrected, levels, tails[:, None])
+    levels = np.where(corrected, levels, tails)
     low, high = (_quantiles(np.sort(distribution, axis=0), level) for level in levels)
     low, high = np.where(constant, value, low), np.where(constant, value, high)
     undefined = np.isnan(distribution).any(0) | np.isnan(value)
     low, high = np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
     name = f"cluster bootstrap over documents, {resamples} resamples, "
     method = [
-        "none: no denominator in some resamples" if undefined[i] else name + ("BCa" if corrected[i] else "percentile")
+        "none: no denominator in some resamples" if undefined[i] else name + ("BCa" if corrected[i] else "percentile") + " widened to t"
         for i in range(k)
     ]
-    return Intervals(value, low, high, method)
+    return Intervals(value, low, high, (influence**2).sum(0) * n / (n - 1), documents - 1, method)
 
 
 def _quantiles(ordered: FloatArray, level: FloatArray) -> FloatArray:

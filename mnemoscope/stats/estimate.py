@@ -3,8 +3,9 @@
     rows of a table -> per-document sums of numerator and denominator -> ratio of sums, cluster bootstrap
 
 The document (``doc_id``) is the unit of resampling, always: tokens of a document share its author, its subject and its
-luck, and an interval that took them for independent would be too narrow by far.  Seeds are pooled within each
-document: a document counts once, however many decoders read it.
+luck, and an interval that took them for independent would be too narrow by far.  The texts of a pair are one unit: see
+:func:`cluster`.  Seeds are pooled within each document: a document counts once, however many decoders read it; how far
+they disagree widens the interval (:mod:`mnemoscope.stats.seeds`).
 
 A unit that was not measured is in neither sum and not in n (see :mod:`mnemoscope.score.metrics`).
 """
@@ -27,10 +28,13 @@ from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.score.metrics import Metric
 from mnemoscope.score.records import replacing
-from mnemoscope.stats.bootstrap import FloatArray, generator, ratio_intervals
+from mnemoscope.stats import seeds
+from mnemoscope.stats.bootstrap import FloatArray, divide, generator, ratio_intervals
 
 #: columns of the key that are groups by themselves
 COLUMNS = ("domain", "dialect", "source")
+#: the dialects of texts that come in pairs, over the windows that have a partner
+PAIR = "pair"
 #: the group of tokens that no span of an annotation touches, in documents that have spans
 UNLABELLED = "(unlabelled)"
 _CELL = ["decoder", "condition", "length"]
@@ -50,6 +54,7 @@ class Sums(NamedTuple):
         documents: [n] ids, rising; only documents in which something was measured.
         num, den: float64 [n].
         units: tokens, words or windows measured.
+        by_seed: float64 [S, 2], num and den of each decoder seed that is pooled here, by rising seed.
     """
 
     key: dict[str, Any]
@@ -57,6 +62,7 @@ class Sums(NamedTuple):
     num: FloatArray
     den: FloatArray
     units: int
+    by_seed: FloatArray
 
 
 def estimate(run_folder: Path, study: Study) -> None:
@@ -97,10 +103,16 @@ def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: in
                 resamples=resamples,
                 rng=generator(seed, documents),
             )
-            out += [
-                _record(r, found.value[i], found.low[i], found.high[i], found.method[i], confidence)
-                for i, r in enumerate(batch)
-            ]
+            for i, r in enumerate(batch):
+                documents_only = (float(found.variance[i]), float(found.freedom[i]))
+                of_seeds = float(seeds.variance(divide(r.by_seed[:, 0], r.by_seed[:, 1])))
+                both = seeds.total(*documents_only, of_seeds, len(r.by_seed))
+                ends = (float(found.value[i]), float(found.low[i]), float(found.high[i]))
+                low, high = seeds.stretched(*ends, confidence, *documents_only, *both)
+                method = found.method[i]
+                if r.key["seed"] == "all" and np.isfinite(low):
+                    method += f", {seeds.named(len(r.by_seed))}"
+                out.append(_record(r, found.value[i], low, high, method, confidence))
     columns = [c.name for c in schema.ESTIMATES]
     if not out:
         return pl.DataFrame(schema=columns)
@@ -153,7 +165,7 @@ def sums(
     tables = {level: _scan(run_folder / name) for level, name in _TABLE.items()}
     for grouping in by:
         for level, table in tables.items():
-            if level == "window" and grouping not in ("all", *COLUMNS):
+            if level == "window" and grouping not in ("all", *COLUMNS, PAIR):
                 continue
             grouped = _with_group(table, run_folder, grouping, position_bins)
             plain = [m for m in chosen if m.level == level and not m.paired]
@@ -176,6 +188,8 @@ def _with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: i
         return table.with_columns(group=pl.lit("all"))
     if by in COLUMNS:
         return table.with_columns(group=pl.col(by)).filter(pl.col("group") != "")
+    if by == PAIR:
+        return _in_pairs(table).with_columns(group=pl.col("dialect"))
     if by == "position":
         length, position = pl.col("length").cast(pl.Int64), pl.col("position").cast(pl.Int64)
         bins = pl.min_horizontal(length, pl.lit(position_bins, pl.Int64))
@@ -187,9 +201,30 @@ def _with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: i
     return _with_label(table, run_folder / "annotations" / f"{by}.parquet")
 
 
+def cluster() -> pl.Expr:
+    """The unit of resampling: the pair that a text belongs to, or else the document.
+
+    The texts of a pair say the same in several dialects and are called ``<pair>/<dialect>`` (``pair`` of a corpus).
+    """
+    end = pl.concat_str(pl.lit("/"), pl.col("dialect"))
+    return pl.when(pl.col("dialect") != "").then(pl.col("doc_id").str.strip_suffix(end)).otherwise("doc_id")
+
+
+def _in_pairs(table: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows of windows that have a partner in every dialect: of each pair the first n windows of each length, n
+    being as many as the shortest of its texts has.  So what is compared is as long, and as far into the text."""
+    first = pl.col("window_id").str.split(":").list.last().cast(pl.Int64)
+    windows = table.select("length", "dialect", "doc_id", "window_id", cluster().alias("pair")).unique()
+    paired = windows.filter(pl.col("pair") != pl.col("doc_id"))
+    ranked = paired.with_columns(rank=first.rank("ordinal").over("length", "doc_id"))
+    dialects = pl.col("dialect").n_unique()
+    full = ranked.with_columns(all=dialects).filter(dialects.over("length", "pair", "rank") == pl.col("all"))
+    return table.join(full.select("window_id"), on="window_id", how="semi")
+
+
 def require_groups(run_folder: Path, by: Iterable[str]) -> None:
     """Raises RunError unless each of ``by`` is a column, ``position``, or an annotation of the run."""
-    known = [*COLUMNS, "position", *_annotations(run_folder)]
+    known = [*COLUMNS, PAIR, "position", *_annotations(run_folder)]
     for name in by:
         if name not in known:
             raise RunError(
@@ -265,7 +300,7 @@ def _per_document(table: pl.LazyFrame, metrics: list[Metric]) -> pl.DataFrame:
             (denominator.sum() if kinds[m.name].is_integer() else measured.sum()).alias(f"{m.name}:units"),
         ]
     keys = ["run", "model", *_CELL, "seed", "group", "doc_id"]
-    return table.group_by(keys).agg(aggregates).collect(engine="streaming")
+    return table.with_columns(doc_id=cluster()).group_by(keys).agg(aggregates).collect(engine="streaming")
 
 
 def _cells(documents: pl.DataFrame, metrics: list[Metric], by: str) -> Iterator[Sums]:
@@ -276,9 +311,15 @@ def _cells(documents: pl.DataFrame, metrics: list[Metric], by: str) -> Iterator[
     parts = [pooled]
     if by == "all":
         parts.append(documents.with_columns(pl.col("seed").cast(pl.String)))
+    cells = ["run", "model", *_CELL, "group"]
+    totals = documents.group_by(*cells, "seed").agg(pl.col("^.*:(num|den)$").sum()).sort("seed")
+    by_seed = totals.partition_by(cells, as_dict=True)
     for part in parts:
-        for cell in part.sort("doc_id").partition_by(["run", "model", *_CELL, "seed", "group"], maintain_order=True):
-            key = cell.select("run", "model", *_CELL, "seed", "group").row(0, named=True) | {"by": by}
+        for cell in part.sort("doc_id").partition_by([*cells, "seed"], maintain_order=True):
+            key = cell.select(*cells, "seed").row(0, named=True) | {"by": by}
+            pooled_here = by_seed[cell.select(cells).row(0)]
+            if key["seed"] != "all":
+                pooled_here = pooled_here.filter(pl.col("seed").cast(pl.String) == key["seed"])
             for m in metrics:
                 some = cell.filter(pl.col(f"{m.name}:units") > 0)
                 yield Sums(
@@ -287,4 +328,5 @@ def _cells(documents: pl.DataFrame, metrics: list[Metric], by: str) -> Iterator[
                     some[f"{m.name}:num"].to_numpy(),
                     some[f"{m.name}:den"].to_numpy(),
                     int(some[f"{m.name}:units"].sum()),
+                    pooled_here.select(f"{m.name}:num", f"{m.name}:den").to_numpy(),
                 )
