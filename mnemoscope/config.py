@@ -71,6 +71,11 @@ class Corpus(Section):
     source: str | None = Field(None, description="field that holds the source; else the file's name is it")
     dialect: str | None = Field(None, description="field that holds the dialect")
     dialect_name: str | None = Field(None, description="one dialect for the whole corpus, instead of a field")
+    pair: str | None = Field(
+        None,
+        description="field that names a pair: texts that say the same in several dialects, in a corpus each; they are "
+        "called <pair>/<dialect>, and are one unit of resampling",
+    )
     where: dict[str, str] = Field(default_factory=dict, description="only records whose fields have these values")
     weight: PositiveFloat = Field(1.0, description="how often training draws from it, relative to its tokens")
 
@@ -86,6 +91,8 @@ class Corpus(Section):
             raise ValueError("give domain (a field) or domain_name (a name), not both")
         if self.dialect is not None and self.dialect_name is not None:
             raise ValueError("give dialect (a field) or dialect_name (a name), not both")
+        if self.pair is not None and (self.doc_id is not None or (self.dialect or self.dialect_name) is None):
+            raise ValueError("pair names the documents, by their dialect: leave out doc_id, and give a dialect")
         return self
 
 
@@ -201,6 +208,28 @@ class Estimates(Section):
     position_bins: PositiveInt = 16
 
 
+class Effects(Section):
+    """The differences between the groups of ``by``: as they are, with other things held constant, and by the published
+    test.  They go into effects.parquet."""
+
+    by: str = Field(description="a column (domain, dialect, source), pair, position, or an annotation's name")
+    metrics: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] = Field(
+        default_factory=lambda: ["omission_in_place", "bits_retained"], description="files in score/metrics/"
+    )
+    base: str | None = Field(None, description="group that the others are compared with; the largest if left out")
+    controls: Annotated[list[str], AfterValidator(_distinct)] = Field(
+        default_factory=list,
+        description="what a regression holds constant beside the window's length: surprisal, position, subwords, "
+        "repetition, a column, or an annotation, whose labels may be numbers; no regression if left out",
+    )
+    words: str | None = Field(
+        None, description="annotation whose spans are the words of the published test; no such test if left out"
+    )
+    sentences: Literal["punkt", "untrained"] = Field(
+        "punkt", description="how the published test cuts reconstructions into sentences (score/published.py)"
+    )
+
+
 class Pretrain(Section):
     """A language model from nothing: its tokenizer, shape and training.  For ``mnemoscope pretrain``."""
 
@@ -228,10 +257,13 @@ class Study(Section):
     decoders: list[Decoder] = Field(default_factory=list)
     annotations: list[Annotation] = Field(default_factory=list)
     estimate: Estimates = Field(default_factory=Estimates)
+    effects: list[Effects] = Field(default_factory=list)
     pretrain: Pretrain | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
+        if "pair" in [*self.estimate.by, *(e.by for e in self.effects)] and not any(c.pair for c in self.text.measure):
+            raise ValueError("by 'pair': name the field of pairs in text.measure (pair = ...)")
         if len({d.name for d in self.decoders}) != len(self.decoders):
             raise ValueError("two decoders share a name")
         if self.decoders:

@@ -458,11 +458,14 @@ def score(shop: Workshop) -> None:
 
 
 def estimate(shop: Workshop) -> None:
-    """Ratios of sums over documents with their intervals; writes estimates.parquet."""
+    """Ratios of sums over documents with their intervals, and the differences that the study asks for; writes
+    estimates.parquet and effects.parquet."""
+    from mnemoscope.stats.effects import effects
     from mnemoscope.stats.estimate import estimate as make
 
     with shop.run.stage("estimate"):
         make(shop.run.path, shop.study)
+        effects(shop.run.path, shop.study)
 
 
 def report(shop: Workshop, markdown: Path | None = None) -> None:
@@ -530,9 +533,11 @@ def _begin(study: config.Study, out: str | Path, progress: Progress | None, esti
         shop = Workshop(RunDir(out, study), progress)
         prepare(shop)
         if estimates:
+            from mnemoscope.stats import effects
             from mnemoscope.stats.estimate import require_groups
 
             require_groups(shop.run.path, study.estimate.by)
+            effects.require(shop.run.path, study)
         return shop
 
     return by_main(accelerator(study.compute), check) or Workshop(RunDir(out, study, writes=False))

@@ -102,6 +102,34 @@ ESTIMATES = [
     Column("method", _S, "", "how the interval was made, with the number of resamples"),
 ]
 
+EFFECTS = [
+    *(c for c in ESTIMATES if c.name in ("run", "model", "decoder", "condition", "length", "metric", "unit", "by")),
+    Column("group", _S, "", "the group that is compared"),
+    Column("base", _S, "", "the group that it is compared with"),
+    Column(
+        "kind",
+        _S,
+        "",
+        "plain (as they are), adjusted (controls held constant), prior and share (the two parts of a plain difference in "
+        "bits retained: what there was to retain, and the share of it that was), paper (the published test)",
+    ),
+    Column("controls", _S, "", "what was held constant, beside the length; empty unless adjusted"),
+    Column("group_value", pa.float64(), "see unit", "the metric of the group; adjusted: were all tokens of the group"),
+    Column("base_value", pa.float64(), "see unit", "the metric of the base; adjusted: were all tokens of the base"),
+    Column("value", pa.float64(), "see unit", "group less base; NaN if it cannot be told, and method says why"),
+    Column("low", pa.float64(), "see unit", "lower end of the interval; NaN if there is none"),
+    Column("high", pa.float64(), "see unit", "upper end of the interval; NaN if there is none"),
+    Column("confidence", pa.float64(), "fraction", "coverage aimed at by each interval alone, e.g. 0.95"),
+    Column("p", pa.float64(), "", "two-sided p of no difference, taken alone; NaN if nothing can be tested"),
+    Column("p_adjusted", pa.float64(), "", "p for the family: Holm's; Bonferroni's for paper, as published"),
+    Column("family", pa.int64(), "", "comparisons in the family: of one cell, metric, by and kind, that have a p"),
+    Column("size", pa.float64(), "", "effect size without unit; NaN where size_kind is empty"),
+    Column("size_kind", _S, "", "h: of shares (Cohen 1988, 6.2); d: difference / standard deviation between documents"),
+    Column("n_tokens", pa.int64(), "units", "units of the smaller side; adjusted: of all; paper: words of both"),
+    Column("n_documents", pa.int64(), "documents", "documents, or pairs, of either side"),
+    Column("method", _S, "", "how interval and p were made"),
+]
+
 CURVES = [
     Column("run", _S, "", "name of the study"),
     Column("decoder", _S, "", "name of the decoder, or 'encoder' for pretraining"),
@@ -137,6 +165,7 @@ TABLES: dict[str, list[Column]] = {
     "reconstructions": RECONSTRUCTIONS,
     "tokens": TOKENS,
     "estimates": ESTIMATES,
+    "effects": EFFECTS,
     "curves": CURVES,
     "annotations": SPANS,
     "counts": COUNTS,

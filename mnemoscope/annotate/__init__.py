@@ -196,10 +196,15 @@ def project(spans: pl.DataFrame, tokens: pl.DataFrame, characters: Mapping[str, 
     return spans["label"].gather(index).alias("label")
 
 
+def leading_space() -> pl.Expr:
+    """Characters of white space that the column ``token`` begins with, as a tokenizer spells them."""
+    spelled = pl.col("token").cast(pl.String)
+    return spelled.str.len_chars() - spelled.str.strip_chars_start(_SPACE).str.len_chars()
+
+
 def _core(tokens: pl.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Each token's characters without its leading white space, of which each character is one byte."""
-    spelled = pl.col("token").cast(pl.String)
-    leading = spelled.str.len_chars() - spelled.str.strip_chars_start(_SPACE).str.len_chars()
+    leading = leading_space()
     start, end = pl.col("char_start").cast(pl.Int64), pl.col("char_end").cast(pl.Int64)
     core = tokens.select(
         start=pl.when(start + leading < end).then(start + leading).otherwise(start),

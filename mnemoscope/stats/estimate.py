@@ -161,28 +161,28 @@ def sums(
     names = plugins.names("metric") if metrics is None else metrics
     chosen: list[Metric] = [plugins.load("metric", name) for name in names]
     if any(m.paired for m in chosen):
-        _refuse_unpaired(_scan(run_folder / _TABLE["token"]))
-    tables = {level: _scan(run_folder / name) for level, name in _TABLE.items()}
+        _refuse_unpaired(scan(run_folder / _TABLE["token"]))
+    tables = {level: scan(run_folder / name) for level, name in _TABLE.items()}
     for grouping in by:
         for level, table in tables.items():
             if level == "window" and grouping not in ("all", *COLUMNS, PAIR):
                 continue
-            grouped = _with_group(table, run_folder, grouping, position_bins)
+            grouped = with_group(table, run_folder, grouping, position_bins)
             plain = [m for m in chosen if m.level == level and not m.paired]
             paired = [m for m in chosen if m.level == level and m.paired]
             if plain:
                 yield from _cells(_per_document(grouped, plain), plain, grouping)
             if paired:
-                yield from _cells(_per_document(_beside_none(grouped), paired), paired, grouping)
+                yield from _cells(_per_document(beside_none(grouped), paired), paired, grouping)
 
 
-def _scan(path: Path) -> pl.LazyFrame:
+def scan(path: Path) -> pl.LazyFrame:
     if not path.exists():
         raise RunError("the table is missing", remedy="Run the stages before 'estimate' first", file=path)
     return pl.scan_parquet(path)
 
 
-def _with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: int) -> pl.LazyFrame:
+def with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: int) -> pl.LazyFrame:
     """The table with the text column ``group``; rows that belong to no group are left out."""
     if by == "all":
         return table.with_columns(group=pl.lit("all"))
@@ -224,7 +224,7 @@ def _in_pairs(table: pl.LazyFrame) -> pl.LazyFrame:
 
 def require_groups(run_folder: Path, by: Iterable[str]) -> None:
     """Raises RunError unless each of ``by`` is a column, ``position``, or an annotation of the run."""
-    known = [*COLUMNS, PAIR, "position", *_annotations(run_folder)]
+    known = [*COLUMNS, PAIR, "position", *annotations(run_folder)]
     for name in by:
         if name not in known:
             raise RunError(
@@ -245,11 +245,11 @@ def _with_label(table: pl.LazyFrame, annotation: Path) -> pl.LazyFrame:
     return annotated.join(labelled.lazy(), on=place)
 
 
-def _annotations(run_folder: Path) -> list[str]:
+def annotations(run_folder: Path) -> list[str]:
     return sorted(p.stem for p in (run_folder / "annotations").glob("*.parquet"))
 
 
-def _beside_none(table: pl.LazyFrame) -> pl.LazyFrame:
+def beside_none(table: pl.LazyFrame) -> pl.LazyFrame:
     """The rows of every other condition with the column ``nats_none``: the same token, same decoder and seed, under
     the condition ``none``.  Cells without such a decoder are left out."""
     none = table.filter(pl.col("condition") == "none")
@@ -264,7 +264,7 @@ def _refuse_unpaired(tokens: pl.LazyFrame) -> None:
     none = tokens.filter(pl.col("condition") == "none").with_columns(nats_none="nats")
     columns = [*_PAIRED_IN, "condition", *_TOKEN, "nats_none"]
     odd = (
-        pl.concat([_beside_none(tokens).select(columns), none.select(columns)])
+        pl.concat([beside_none(tokens).select(columns), none.select(columns)])
         .group_by(*_PAIRED_IN, "condition")
         .agg(rows=pl.len(), distinct=pl.struct(_TOKEN).n_unique(), alone=pl.col("nats_none").is_null().sum())
         .collect(engine="streaming")

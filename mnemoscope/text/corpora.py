@@ -328,7 +328,7 @@ def _named(value: Any, names: list[str]) -> Any:
 def _fields(corpus: Corpus) -> dict[str, str]:
     """Option of the corpus -> field of a record, for the options given."""
     given = ("text",) if corpus.tokens is None else ("tokens", "space_after")
-    options = (*given, "doc_id", "domain", "source", "dialect")
+    options = (*given, "doc_id", "domain", "source", "dialect", "pair")
     return {option: getattr(corpus, option) for option in options if getattr(corpus, option) is not None}
 
 
@@ -337,12 +337,14 @@ def _document(origin: _Origin, line: int, record: dict[str, Any]) -> Document:
     strings = {o: f for o, f in _fields(origin.corpus).items() if o not in ("tokens", "space_after")}
     values = {option: _value(origin, line, record, option, field) for option, field in strings.items()}
     corpus = origin.corpus
+    dialect = values.get("dialect", corpus.dialect_name or "")
+    named = f"{values['pair']}/{dialect}" if "pair" in values else f"{origin.name}:{line}"
     return Document(
-        doc_id=values.get("doc_id", f"{origin.name}:{line}"),
+        doc_id=values.get("doc_id", named),
         text=values.get("text", ""),
         domain=values.get("domain", corpus.domain_name or ""),
         source=values.get("source", origin.name if origin.path is None else origin.path.name),
-        dialect=values.get("dialect", corpus.dialect_name or ""),
+        dialect=dialect,
         where=f"{origin.where}:{line}",
     )
 
@@ -351,7 +353,7 @@ def _value(origin: _Origin, line: int, record: dict[str, Any], option: str, fiel
     if field not in record:
         raise _no_field(origin, line, option, field, record)
     value = record[field]
-    if option == "doc_id" and isinstance(value, int) and not isinstance(value, bool):
+    if option in ("doc_id", "pair") and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         raise TextError(

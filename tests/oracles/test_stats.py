@@ -18,8 +18,9 @@ from synthetic_run import make_run, shuffle
 
 from mnemoscope import schema
 from mnemoscope.errors import RunError
-from mnemoscope.stats.bootstrap import FloatArray, divide, generator, ratio_intervals, resample
-from mnemoscope.stats.compare import between, difference
+from mnemoscope.stats.bootstrap import FloatArray, divide, effective, generator, ratio_intervals, resample, widened
+from mnemoscope.stats import seeds
+from mnemoscope.stats.compare import between, difference, parts
 from mnemoscope.stats.estimate import Sums, estimate, sums
 
 _TABLES = ("tokens", "reconstructions", "curves", "estimates")
@@ -27,7 +28,8 @@ _TABLES = ("tokens", "reconstructions", "curves", "estimates")
 
 def row(num: FloatArray, den: FloatArray, documents: list[str] | None = None) -> Sums:
     documents = documents or [f"d{i:04d}" for i in range(len(num))]
-    return Sums({}, documents, np.asarray(num, float), np.asarray(den, float), len(num))
+    num, den = np.asarray(num, float), np.asarray(den, float)
+    return Sums({}, documents, num, den, len(num), np.array([[num.sum(), den.sum()]]))
 
 
 # ---- theory
@@ -60,7 +62,8 @@ def test_the_interval_of_skewed_data_leans_as_theory_says() -> None:
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_bca_is_scipys_on_the_same_resamples(confidence: float) -> None:
-    """scipy turns our resampled ratios into the same BCa interval, to the last digits."""
+    """scipy turns our resampled ratios into the same BCa interval, to the last digits, at the confidence that makes a
+    normal interval as wide as Student's of the effective number of documents."""
     rng = np.random.default_rng(2)
     num, den = rng.gamma(1, size=(23, 3)), rng.gamma(3, size=(23, 3))
     found = ratio_intervals(num, den, confidence=confidence, resamples=999, rng=np.random.default_rng(5))
@@ -74,7 +77,7 @@ def test_bca_is_scipys_on_the_same_resamples(confidence: float) -> None:
             n_resamples=0,
             bootstrap_result=shell,
             method="BCa",
-            confidence_level=confidence,
+            confidence_level=float(widened(confidence, effective(den))[k]),
             vectorized=True,
         ).confidence_interval
         assert found.low[k] == pytest.approx(theirs.low, abs=1e-12)
@@ -92,6 +95,7 @@ def test_a_whole_bootstrap_is_scipys_within_its_own_noise() -> None:
         n_resamples=40_000,
         batch=1000,
         vectorized=True,
+        confidence_level=float(widened(0.95, effective(den))[0]),
         rng=4,
     ).confidence_interval
     width = theirs.high - theirs.low
@@ -108,23 +112,111 @@ def test_resampled_sums_are_a_plain_loop_over_documents() -> None:
         np.testing.assert_allclose(found[r], sum(columns[i] for i in drawn), rtol=1e-12)
 
 
-def test_the_difference_of_two_samples_is_scipys() -> None:
-    """Documents of each side apart: scipy resamples the two sides' indices independently."""
+def test_documents_of_equal_weight_are_all_effective_and_one_that_outweighs_them_is_alone() -> None:
+    weights = np.array([[2.0, 1.0, 0.0], [2.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+    np.testing.assert_allclose(effective(weights), [3, 1, np.nan])
+    # of ten documents, one with half of the text: (9 + 9)^2 / (9 * 1 + 81) = 3.6
+    assert effective(np.array([[9.0], *[[1.0]] * 9]))[0] == pytest.approx(3.6)
+
+
+def test_a_widened_normal_is_students_t_of_the_unbiased_variance() -> None:
+    """Mean of n: the resamples' variance is (n - 1) / n of s^2 / n; 95 % of Student's t reaches t sqrt(s^2 / n)."""
+    for n in (3, 10, 100):
+        z = stats.norm.ppf((1 + widened(0.95, np.array([float(n)]))[0]) / 2)
+        assert z * np.sqrt((n - 1) / n) == pytest.approx(stats.t.ppf(0.975, n - 1))
+    assert widened(0.95, np.array([1.0]))[0] == 1.0
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_differences_of_means_are_the_t_tests(confidence: float) -> None:
+    """One token a document: paired documents give the paired t-test, documents apart Welch's, interval and p."""
     rng = np.random.default_rng(6)
-    a = row(rng.gamma(2, size=30), rng.gamma(3, size=30))
-    b = row(rng.gamma(1, size=20), rng.gamma(3, size=20), [f"e{i:02d}" for i in range(20)])
-    found = difference(a, b, seed=0, confidence=0.95, resamples=40_000)
+    x, y = rng.gamma(2, size=30), rng.gamma(1, size=30)
+    ours = difference(row(x, np.ones(30)), row(y, np.ones(30)), confidence=confidence)
+    theirs = stats.ttest_rel(x, y)
+    ends = theirs.confidence_interval(confidence)
+    np.testing.assert_allclose([ours.low, ours.high, ours.p], [ends.low, ends.high, theirs.pvalue], rtol=1e-9)
+    other = row(y[:20], np.ones(20), [f"e{i:02d}" for i in range(20)])
+    ours = difference(row(x, np.ones(30)), other, confidence=confidence)
+    welch = stats.ttest_ind(x, y[:20], equal_var=False)
+    ends = welch.confidence_interval(confidence)
+    np.testing.assert_allclose([ours.low, ours.high, ours.p], [ends.low, ends.high, welch.pvalue], rtol=1e-9)
+
+
+def test_the_jackknife_of_a_difference_of_ratios_is_the_bootstraps_within_its_noise() -> None:
+    """Many documents, so that both are near the truth: scipy's standard error, of documents resampled for both sides
+    at once and apart."""
+    rng = np.random.default_rng(7)
+    n = 400
+    a, b = row(rng.gamma(2, size=n), rng.gamma(3, size=n)), row(rng.gamma(1, size=n), rng.gamma(3, size=n))
 
     def statistic(i: FloatArray, j: FloatArray, axis: int = -1) -> FloatArray:
         i, j = i.astype(int), j.astype(int)
         return a.num[i].sum(axis) / a.den[i].sum(axis) - b.num[j].sum(axis) / b.den[j].sum(axis)
 
-    theirs = stats.bootstrap(
-        (np.arange(30), np.arange(20)), statistic, n_resamples=40_000, batch=1000, vectorized=True, rng=4
-    ).confidence_interval
-    width = theirs.high - theirs.low
-    assert found.low == pytest.approx(theirs.low, abs=0.02 * width)
-    assert found.high == pytest.approx(theirs.high, abs=0.02 * width)
+    for paired in (True, False):
+        theirs = stats.bootstrap(
+            (np.arange(n), np.arange(n)), statistic, paired=paired, n_resamples=10_000, batch=500, vectorized=True, rng=4
+        )
+        named = b if paired else row(b.num, b.den, [f"e{i:04d}" for i in range(n)])
+        ours = difference(a, named, confidence=0.95)
+        assert (ours.high - ours.low) / 2 / 1.966 == pytest.approx(theirs.standard_error, rel=0.04)
+
+
+def test_a_difference_in_bits_is_its_two_parts() -> None:
+    """Worked by hand: a saves 6 of 12 nats on 3 tokens, b 2 of 10 on 5: priors 4 and 2 nats, shares 1/2 and 1/5.
+    prior part (0.5 + 0.2) / 2 * (4 - 2) = 0.7 nats, share part (4 + 2) / 2 * 0.3 = 0.9: together 2 - 0.4 = 1.6."""
+
+    def side(tokens: list[float], saved: list[float], nats: list[float]) -> tuple[Sums, Sums]:
+        return row(np.divide(saved, np.log(2)), tokens), row(saved, nats)
+
+    found = parts(side([1, 2], [2, 4], [4, 8]), side([2, 3], [1, 1], [4, 6]), confidence=0.95)
+    assert {k: v.value * np.log(2) for k, v in found.items()} == pytest.approx({"prior": 0.7, "share": 0.9})
+    assert all(v.low < v.value < v.high for v in found.values())
+
+
+# ---- seeds
+
+
+def test_seeds_that_agree_change_nothing_and_seeds_that_alone_differ_are_students() -> None:
+    assert seeds.total(2.0, 9.0, 0.0, 3) == (2.0, 9.0)
+    assert seeds.stretched(5, 4, 7, 0.95, 2.0, 9.0, 2.0, 9.0) == (4, 7)
+    luck = np.array([1.0, 2.0, 6.0])
+    both, freedom = seeds.total(0.0, 9.0, float(seeds.variance(luck)), 3)
+    assert freedom == pytest.approx(2)
+    low, high = seeds.stretched(3.0, 3.0, 3.0, 0.95, 0.0, 9.0, both, freedom)
+    theirs = stats.ttest_1samp(luck, 0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high))
+    assert seeds.variance(luck[:1]) == 0
+
+
+def test_satterthwaites_degrees_of_freedom_are_welchs() -> None:
+    """Two variances, s^2 / n of two samples: Welch's t-test has the same degrees of freedom."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=12), rng.normal(0, 3, size=4)
+    both, freedom = seeds.total(x.var(ddof=1) / 12, 11, y.var(ddof=1) / 4, 4)
+    welch = stats.ttest_ind(x, y, equal_var=False)
+    assert freedom == pytest.approx(welch.df)
+    assert abs(x.mean() - y.mean()) / np.sqrt(both) == pytest.approx(abs(welch.statistic))
+
+
+def test_seeds_that_disagree_widen_the_estimate(tmp_path: Path) -> None:
+    """The same run with the second seed's losses moved: the value moves by half, the interval by far more."""
+    study = make_run(tmp_path, lengths=(16,), windows=2)
+    widths = []
+    for shift in (0.0, 5.0):
+        tokens = pl.read_parquet(tmp_path / "tokens.parquet")
+        moved = pl.when(seed=1, condition="memory").then(pl.col("nats") + shift).otherwise("nats")
+        tokens.with_columns(nats=moved.cast(pl.Float32)).write_parquet(tmp_path / "tokens.parquet")
+        estimate(tmp_path, study)
+        found = pl.read_parquet(tmp_path / "estimates.parquet").filter(metric="nats", condition="memory", by="all")
+        pooled = found.filter(seed="all")
+        widths.append((pooled["high"] - pooled["low"]).item())
+        assert pooled["method"].item().endswith("2 decoder seeds as a second level")
+        assert "seeds" not in found.filter(seed="0")["method"].item()
+    # half of the difference, times t of 1 degree of freedom, to either side: 2.5 * 12.7
+    assert widths[1] == pytest.approx(2 * 2.5 * stats.t.ppf(0.975, 1), rel=0.2)
+    assert widths[1] > 5 * widths[0]
 
 
 # ---- coverage
@@ -155,13 +247,13 @@ def test_the_difference_of_paired_documents_covers_and_is_narrower() -> None:
         shared = rng.normal(0, 0.3, 30)
         a = row(den * (0.5 + shared + rng.normal(0, 0.05, 30)), den)
         b = row(den * (0.4 + shared + rng.normal(0, 0.05, 30)), den)
-        found = difference(a, b, seed=0, confidence=0.95, resamples=400)
+        found = difference(a, b, confidence=0.95)
         covered += found.low <= 0.1 <= found.high
         widths.append(found.high - found.low)
         other = row(b.num, b.den, [f"e{i}" for i in range(30)])
-        unpaired = difference(a, other, seed=0, confidence=0.95, resamples=100)
+        unpaired = difference(a, other, confidence=0.95)
         apart.append(unpaired.high - unpaired.low)
-    assert abs(covered / 400 - 0.94) < 3 * np.sqrt(0.95 * 0.05 / 400)
+    assert abs(covered / 400 - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 400)
     assert np.mean(widths) < 0.3 * np.mean(apart)
 
 
