@@ -19,7 +19,7 @@ Symbols: B windows, L tokens, V vocabulary, K tokens that the memory has room fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 
 import torch
@@ -124,6 +124,34 @@ class DropClass(Toy):
 
     def __init__(self, vocabulary: int, bos: int, blank: int, members: Iterable[int]):
         super().__init__(vocabulary, bos, blank, room=64, dropped=members)
+
+
+class Forgetful(Toy):
+    """Forgets each token with a chance of its own, as by a throw of dice that what was read before decides.
+
+    Args:
+        chances: token -> chance in [0, 1] that it is forgotten; 0 for those not named.
+    """
+
+    def __init__(self, vocabulary: int, bos: int, blank: int, chances: Mapping[int, float]):
+        super().__init__(vocabulary, bos, blank, room=64)
+        odds = torch.zeros(vocabulary)
+        odds[list(chances)] = torch.tensor(list(chances.values()))
+        self.register_buffer("odds", odds, persistent=False)
+
+    def hidden(self, ids: Tensor, start: Memory | None) -> tuple[Tensor, Memory]:
+        memory = self.empty(len(ids)) if start is None else start
+        out = []
+        for token in ids.unbind(1):
+            before = memory[TOKENS].long()
+            dice = (before * torch.arange(1, self.room + 1)).sum(1) * 7919 + token * 104729
+            column, memory = super().hidden(token.unsqueeze(1), memory)
+            lost = (dice % 1009 / 1009 < self.odds[token]) & (memory[PLACE][:, 1] == 0)
+            kept = memory[TOKENS].clone()
+            kept[:, -1] = torch.where(lost, torch.zeros_like(kept[:, -1]), kept[:, -1])
+            memory = Memory({TOKENS: kept, PLACE: memory[PLACE]})
+            out.append(column)
+        return torch.cat(out, 1), memory
 
 
 class Zero(Toy):

@@ -35,6 +35,7 @@ from mnemoscope.stats.regress import marginal_effects
 
 Row = dict[str, Any]
 _CELL = ("run", "model", "decoder", "condition", "length")
+_KINDS = ["plain", "prior", "share", "adjusted", "paper"]
 _FAMILY = [*_CELL, "metric", "by", "kind", "controls"]
 
 
@@ -68,7 +69,7 @@ def effects(run_folder: Path, study: Study) -> None:
     if not study.effects:
         return
     rows = [row for wanted in study.effects for row in _of(run_folder, study, wanted)]
-    frame = _adjusted(pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame())
+    frame = _adjusted(pl.DataFrame(rows, infer_schema_length=None), study.estimate.confidence)
     with replacing(run_folder / "effects.parquet") as part:
         pq.write_table(frame.to_arrow().cast(schema.arrow("effects")), part)
 
@@ -157,9 +158,11 @@ def _h(p: float, q: float) -> float:
 def _size(metric: Metric, a: Sums, b: Sums, values: list[float]) -> tuple[float, str]:
     if _is_share(metric):
         return _h(*values), "h"
-    spread = [divide(s.num, s.den).var(ddof=1) if len(s.documents) > 1 else math.nan for s in (a, b)]
+    if min(len(s.documents) for s in (a, b)) < 2:
+        return math.nan, ""
+    spread = [divide(s.num, s.den).var(ddof=1) for s in (a, b)]
     pooled = math.sqrt(sum(spread) / 2)
-    return ((values[0] - values[1]) / pooled if pooled > 0 else math.nan), "d"
+    return ((values[0] - values[1]) / pooled, "d") if pooled > 0 else (math.nan, "")
 
 
 # ---- regression -----------------------------------------------------------------------------------------------------
@@ -204,13 +207,13 @@ def _regressions(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Ro
 # ---- families -------------------------------------------------------------------------------------------------------
 
 
-def _adjusted(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with ``p_adjusted``, ``family`` and ``confidence``, columns and order of the schema."""
+def _adjusted(rows: pl.DataFrame, confidence: float) -> pl.DataFrame:
+    """The rows with ``p_adjusted``, ``family`` and ``confidence``, columns as in the schema."""
     from statsmodels.stats.multitest import multipletests
 
     columns = [c.name for c in schema.EFFECTS]
     if rows.is_empty():
-        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String)).clear()
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
     out = []
     for family in rows.partition_by(_FAMILY, maintain_order=True):
         p = family["p"].to_numpy()
@@ -220,4 +223,6 @@ def _adjusted(rows: pl.DataFrame) -> pl.DataFrame:
             method = "bonferroni" if family["kind"][0] == "paper" else "holm"
             corrected[tested] = multipletests(p[tested], method=method)[1]
         out.append(family.with_columns(p_adjusted=corrected, family=pl.lit(int(tested.sum()))))
-    return pl.concat(out).select(columns)
+    order = ["decoder", "length", "by", pl.col("kind").replace_strict(_KINDS, range(len(_KINDS))), "metric", "condition"]
+    whole = pl.concat(out).with_columns(confidence=pl.lit(confidence))
+    return whole.sort(*order, "base", "group", "controls").select(columns)
