@@ -29,8 +29,8 @@ from mnemoscope.score.metrics import Mean
 from mnemoscope.stats.bootstrap import FloatArray
 from mnemoscope.stats.estimate import COLUMNS, UNLABELLED, annotations, beside_none, cluster, scan, with_group
 
-#: most tokens of a cell: whole documents are drawn until there are so many, which bounds memory at about 3 GB
-MOST_TOKENS = 1_000_000
+#: most tokens of a cell: whole documents are drawn until there are so many, which bounds memory at about 2 GB
+MOST_TOKENS = 500_000
 _BUILT_IN = ("surprisal", "position", "subwords", "repetition")
 _PLACE = ["window_id", "position"]
 

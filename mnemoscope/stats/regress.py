@@ -98,7 +98,8 @@ def marginal_effects(
     while not refused.get(base) and len(refused) < len(names) - (base in names):
         if logistic:
             keep, lost = _mixed(y, keep, [code, *(f for f in factors.values() if f is not None)])
-            refused |= {str(names[c]): "none: every token of the class was lost, or none" for c in lost}
+            # the first reason stands: a class that went for another has no tokens left here
+            refused = {str(names[c]): "none: every token of the class was lost, or none" for c in lost} | refused
         design = _design(names, code, {n: (controls[n], factors[n]) for n in controls}, keep, base)
         if refused.get(base) or design is None:
             break
@@ -286,7 +287,7 @@ def _coefficients(
     from statsmodels.regression.linear_model import OLS
 
     if not logistic:
-        beta = np.asarray(OLS(y, X).fit().params)
+        beta = np.asarray(OLS(y, X).fit(method="qr").params)
         return beta, y - X @ beta, X.T @ X
     nothing = np.zeros(0)
     with warnings.catch_warnings():
