@@ -122,7 +122,12 @@ EFFECTS = [
     Column("confidence", pa.float64(), "fraction", "coverage aimed at by each interval alone, e.g. 0.95"),
     Column("p", pa.float64(), "", "two-sided p of no difference, taken alone; NaN if nothing can be tested"),
     Column("p_adjusted", pa.float64(), "", "p for the family: Holm's; Bonferroni's for paper, as published"),
-    Column("family", pa.int64(), "", "comparisons in the family: of one cell, metric, by and kind, that have a p"),
+    Column(
+        "family",
+        pa.int64(),
+        "",
+        "comparisons in the family: of one cell, metric, by and kind, that have a p (paper: all)",
+    ),
     Column("size", pa.float64(), "", "effect size without unit; NaN where size_kind is empty"),
     Column("size_kind", _S, "", "h: of shares (Cohen 1988, 6.2); d: difference / standard deviation between documents"),
     Column("n_tokens", pa.int64(), "units", "units of the smaller side; adjusted: of all; paper: words of both"),

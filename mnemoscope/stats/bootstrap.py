@@ -148,7 +148,9 @@ def intervals(
     low, high = np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
     name = f"cluster bootstrap over documents, {resamples} resamples, "
     method = [
-        "none: no denominator in some resamples" if undefined[i] else name + ("BCa" if corrected[i] else "percentile") + " widened to t"
+        "none: no denominator in some resamples"
+        if undefined[i]
+        else name + ("BCa" if corrected[i] else "percentile") + " widened to t"
         for i in range(k)
     ]
     return Intervals(value, low, high, (influence**2).sum(0) * n / (n - 1), documents - 1, method)

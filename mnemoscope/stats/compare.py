@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from mnemoscope.config import Study
 from mnemoscope.stats import seeds
@@ -30,6 +29,9 @@ from mnemoscope.types import Estimate
 
 _KEY = ["decoder", "condition", "length", "seed", "metric", "by", "group"]
 _LN2 = math.log(2)
+
+#: sums of both sides, [m, columns] each -> [m]
+Statistic = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ class _Side(NamedTuple):
     """What is measured of one set of rows: named columns of sums, each by document and by decoder seed."""
 
     documents: list[str]
-    columns: FloatArray
-    by_seed: FloatArray
+    columns: FloatArray  # [n, columns]
+    by_seed: FloatArray  # [S, n, columns]
 
 
 def difference(a: Sums, b: Sums, *, confidence: float) -> Difference:
@@ -61,9 +63,7 @@ def difference(a: Sums, b: Sums, *, confidence: float) -> Difference:
     return _compared(_side([a]), _side([b]), statistic, min(a.units, b.units), confidence)
 
 
-def parts(
-    a: tuple[Sums, Sums], b: tuple[Sums, Sums], *, confidence: float
-) -> dict[str, Difference]:
+def parts(a: tuple[Sums, Sums], b: tuple[Sums, Sums], *, confidence: float) -> dict[str, Difference]:
     """A difference in bits retained a token, parted in two that add up to it (Kitagawa 1955; Oaxaca 1973).
 
     Bits retained = prior * share: the bits there were to retain, times the share of them that was retained::
@@ -97,13 +97,11 @@ def _side(metrics: Sequence[Sums]) -> _Side:
     first = metrics[0]
     assert all(m.documents == first.documents for m in metrics)
     columns = np.column_stack([c for m in metrics for c in (m.num, m.den)])
-    return _Side(first.documents, columns, np.column_stack([m.by_seed for m in metrics]))
+    return _Side(first.documents, columns, np.concatenate([m.by_seed for m in metrics], axis=2))
 
 
-def _compared(
-    a: _Side, b: _Side, statistic: Callable[[FloatArray, FloatArray], FloatArray], units: int, confidence: float
-) -> Difference:
-    """``statistic`` of the sums of both sides, each [m, columns] -> [m], with its interval."""
+def _compared(a: _Side, b: _Side, statistic: Statistic, units: int, confidence: float) -> Difference:
+    """``statistic`` of the sums of both sides, with its interval."""
     documents = sorted({*a.documents, *b.documents})
     nan = math.nan
     if not (a.documents and b.documents):
@@ -114,30 +112,38 @@ def _compared(
         return Difference(value, nan, nan, units, len(documents), "none: fewer than two documents", nan)
     apart = set(a.documents).isdisjoint(b.documents)
     worth = [float(effective(side.columns[:, 1:2])[0]) - 1 for side in (a, b)]
-    if apart:
-        variances = [
-            _jackknife(statistic(sums_a - a.columns, np.broadcast_to(sums_b, a.columns.shape))),
-            _jackknife(statistic(np.broadcast_to(sums_a, b.columns.shape), sums_b - b.columns)),
-        ]
-        variance = sum(variances)
+    samples = [(a, None), (None, b)] if apart else [(a, b)]
+    variances = [_jackknife(_left_out(*sample, sums_a, sums_b, documents, statistic)) for sample in samples]
+    variance, freedom = sum(variances), min(worth)
+    if apart and variance > 0:
         with np.errstate(invalid="ignore", divide="ignore"):
             freedom = variance**2 / sum(np.divide(v**2, f) for v, f in zip(variances, worth, strict=True))
-    else:
-        left_out = statistic(sums_a - _placed(a, documents), sums_b - _placed(b, documents))
-        variance, freedom = _jackknife(left_out), min(worth)
-    of_seeds, n_seeds = _over_seeds(a, b, statistic)
-    total, freedom = seeds.total(float(variance), float(freedom), of_seeds, n_seeds)
-    if total == 0:
-        half, p = 0.0, nan  # all documents agree to the last: no test, and no doubt that this sample could show
-    else:
-        half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(total)
-        p = float(2 * stats.t.sf(abs(value) / math.sqrt(total), freedom)) if math.isfinite(half) else nan
+    spread = seeds.Spread(variance, float(freedom), *_over_seeds(a, b, samples, documents, statistic))
+    half = spread.half(confidence)
     if not math.isfinite(half):
         why = "none: no denominator without one of the documents"
         return Difference(value, nan, nan, units, len(documents), why, nan)
     paired = "documents of each side apart" if apart else "paired by document"
-    method = f"jackknife over documents, {paired}, t, {seeds.named(n_seeds)}"
-    return Difference(value, value - half, value + half, units, len(documents), method, p)
+    method = f"jackknife over documents, {paired}, t, {seeds.named(spread.n_seeds)}"
+    return Difference(value, value - half, value + half, units, len(documents), method, spread.p(value))
+
+
+def _left_out(
+    a: _Side | None,
+    b: _Side | None,
+    sums_a: FloatArray,
+    sums_b: FloatArray,
+    documents: list[str],
+    statistic: Statistic,
+) -> FloatArray:
+    """[n], the statistic without each document of the sides given: of both at once where both are."""
+    rest = [
+        np.broadcast_to(whole, (len(other.documents) if other else 1, len(whole)))
+        if side is None
+        else whole - (_placed(side, documents) if a and b else side.columns)
+        for side, whole, other in ((a, sums_a, b), (b, sums_b, a))
+    ]
+    return statistic(*rest)
 
 
 def _jackknife(left_out: FloatArray) -> float:
@@ -155,18 +161,33 @@ def _placed(side: _Side, documents: list[str]) -> FloatArray:
 
 
 def _over_seeds(
-    a: _Side, b: _Side, statistic: Callable[[FloatArray, FloatArray], FloatArray]
+    a: _Side,
+    b: _Side,
+    samples: Sequence[tuple[_Side | None, _Side | None]],
+    documents: list[str],
+    statistic: Statistic,
 ) -> tuple[float, int]:
     """The variance over decoder seeds, and their number: pair by pair where both sides have as many, as the classes of
     one decoder's tokens have and two decoders trained alike; else each side's by itself."""
-    n = (len(a.by_seed), len(b.by_seed))
-    if n[0] == n[1]:
-        return float(seeds.variance(statistic(a.by_seed, b.by_seed))), n[0]
-    whole_a, whole_b = a.by_seed.sum(0), b.by_seed.sum(0)
-    of_a = seeds.variance(statistic(a.by_seed, np.broadcast_to(whole_b, a.by_seed.shape)))
-    of_b = seeds.variance(statistic(np.broadcast_to(whole_a, b.by_seed.shape), b.by_seed))
-    # the larger number would promise degrees of freedom that the smaller has not
-    return float(of_a + of_b), max(2, min(n))
+    n_a, n_b = len(a.by_seed), len(b.by_seed)
+    if n_a != n_b:
+        of_a = _over_seeds(a, _repeated(b, n_a), [], documents, statistic)[0]
+        of_b = _over_seeds(_repeated(a, n_b), b, [], documents, statistic)[0]
+        # the larger number would promise degrees of freedom that the smaller has not
+        return of_a + of_b, max(2, min(n_a, n_b))
+    values, left_out = np.empty(n_a), [[] for _ in samples]
+    for s in range(n_a):
+        mine = {id(side): side._replace(columns=side.by_seed[s]) for side in (a, b)}
+        whole = [mine[id(side)].columns.sum(0) for side in (a, b)]
+        values[s] = statistic(whole[0][None], whole[1][None])[0]
+        for rows, sample in zip(left_out, samples, strict=True):
+            rows.append(_left_out(*(side and mine[id(side)] for side in sample), *whole, documents, statistic))
+    return seeds.variance(values, [np.stack(rows) for rows in left_out]), n_a
+
+
+def _repeated(side: _Side, n: int) -> _Side:
+    """The side as if ``n`` seeds had all measured what its own did together."""
+    return side._replace(by_seed=np.broadcast_to(side.columns, (n, *side.columns.shape)))
 
 
 def between(run_folder: Path, study: Study, metric: str, a: dict[str, Any], b: dict[str, Any]) -> pl.DataFrame:

@@ -219,10 +219,20 @@ def _adjusted(rows: pl.DataFrame, confidence: float) -> pl.DataFrame:
         p = family["p"].to_numpy()
         tested = np.isfinite(p)
         corrected = np.full(len(p), np.nan)
-        if tested.any():
-            method = "bonferroni" if family["kind"][0] == "paper" else "holm"
-            corrected[tested] = multipletests(p[tested], method=method)[1]
-        out.append(family.with_columns(p_adjusted=corrected, family=pl.lit(int(tested.sum()))))
-    order = ["decoder", "length", "by", pl.col("kind").replace_strict(_KINDS, range(len(_KINDS))), "metric", "condition"]
+        size = int(tested.sum())
+        if family["kind"][0] == "paper":
+            size = len(p)  # as published, every comparison counts, whether there was a p or not
+            corrected = np.minimum(1, p * size)
+        elif size:
+            corrected[tested] = multipletests(p[tested], method="holm")[1]
+        out.append(family.with_columns(p_adjusted=corrected, family=pl.lit(size)))
+    order = [
+        "decoder",
+        "length",
+        "by",
+        pl.col("kind").replace_strict(_KINDS, range(len(_KINDS))),
+        "metric",
+        "condition",
+    ]
     whole = pl.concat(out).with_columns(confidence=pl.lit(confidence))
     return whole.sort(*order, "base", "group", "controls").select(columns)

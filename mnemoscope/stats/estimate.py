@@ -54,7 +54,7 @@ class Sums(NamedTuple):
         documents: [n] ids, rising; only documents in which something was measured.
         num, den: float64 [n].
         units: tokens, words or windows measured.
-        by_seed: float64 [S, 2], num and den of each decoder seed that is pooled here, by rising seed.
+        by_seed: float64 [S, n, 2], num and den of each decoder seed that is pooled here, by rising seed.
     """
 
     key: dict[str, Any]
@@ -104,11 +104,9 @@ def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: in
                 rng=generator(seed, documents),
             )
             for i, r in enumerate(batch):
-                documents_only = (float(found.variance[i]), float(found.freedom[i]))
-                of_seeds = float(seeds.variance(divide(r.by_seed[:, 0], r.by_seed[:, 1])))
-                both = seeds.total(*documents_only, of_seeds, len(r.by_seed))
+                spread = seeds.Spread(found.variance[i], found.freedom[i], _over_seeds(r.by_seed), len(r.by_seed))
                 ends = (float(found.value[i]), float(found.low[i]), float(found.high[i]))
-                low, high = seeds.stretched(*ends, confidence, *documents_only, *both)
+                low, high = spread.stretched(*ends, confidence)
                 method = found.method[i]
                 if r.key["seed"] == "all" and np.isfinite(low):
                     method += f", {seeds.named(len(r.by_seed))}"
@@ -118,6 +116,13 @@ def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: in
         return pl.DataFrame(schema=columns)
     out.sort(key=_order)
     return pl.DataFrame(out, infer_schema_length=None).select(columns)
+
+
+def _over_seeds(by_seed: FloatArray) -> float:
+    """The variance over decoder seeds of the ratio of sums [S, n, 2]."""
+    total = by_seed.sum(1, keepdims=True)
+    rest = total - by_seed
+    return seeds.variance(divide(total[:, 0, 0], total[:, 0, 1]), [divide(rest[..., 0], rest[..., 1])])
 
 
 def _record(row: Sums, value: float, low: float, high: float, method: str, confidence: float) -> dict[str, Any]:
@@ -312,8 +317,7 @@ def _cells(documents: pl.DataFrame, metrics: list[Metric], by: str) -> Iterator[
     if by == "all":
         parts.append(documents.with_columns(pl.col("seed").cast(pl.String)))
     cells = ["run", "model", *_CELL, "group"]
-    totals = documents.group_by(*cells, "seed").agg(pl.col("^.*:(num|den)$").sum()).sort("seed")
-    by_seed = totals.partition_by(cells, as_dict=True)
+    by_seed = documents.sort("seed", "doc_id").partition_by(cells, as_dict=True)
     for part in parts:
         for cell in part.sort("doc_id").partition_by([*cells, "seed"], maintain_order=True):
             key = cell.select(*cells, "seed").row(0, named=True) | {"by": by}
@@ -328,5 +332,14 @@ def _cells(documents: pl.DataFrame, metrics: list[Metric], by: str) -> Iterator[
                     some[f"{m.name}:num"].to_numpy(),
                     some[f"{m.name}:den"].to_numpy(),
                     int(some[f"{m.name}:units"].sum()),
-                    pooled_here.select(f"{m.name}:num", f"{m.name}:den").to_numpy(),
+                    _by_seed(pooled_here, some["doc_id"], m.name),
                 )
+
+
+def _by_seed(rows: pl.DataFrame, documents: pl.Series, metric: str) -> FloatArray:
+    """[S, n, 2]: num and den of each seed at the rows of ``documents``; 0 where a seed measured nothing."""
+    here = rows.filter(pl.col("doc_id").is_in(documents.implode()))
+    seed = here["seed"].rank("dense").to_numpy() - 1
+    out = np.zeros((rows["seed"].n_unique(), len(documents), 2))
+    out[seed, documents.search_sorted(here["doc_id"])] = here.select(f"{metric}:num", f"{metric}:den").to_numpy()
+    return out

@@ -127,4 +127,10 @@ def _student(a: np.ndarray, b: np.ndarray, confidence: float) -> dict[str, Any]:
     found = stats.ttest_ind(a, b, equal_var=True)
     ends = found.confidence_interval(confidence)
     method = "Student's t over words taken for independent, first decoder seed, as published"
-    return {"value": value, "low": float(ends.low), "high": float(ends.high), "p": float(found.pvalue), "method": method}
+    return {
+        "value": value,
+        "low": float(ends.low),
+        "high": float(ends.high),
+        "p": float(found.pvalue),
+        "method": method,
+    }

@@ -152,7 +152,9 @@ def _dummies(level: IntArray) -> FloatArray:
     return np.asarray(level[:, None] == np.arange(1, len(present)), np.float64)
 
 
-def _mixed(y: FloatArray, keep: npt.NDArray[np.bool_], factors: list[IntArray]) -> tuple[npt.NDArray[np.bool_], IntArray]:
+def _mixed(
+    y: FloatArray, keep: npt.NDArray[np.bool_], factors: list[IntArray]
+) -> tuple[npt.NDArray[np.bool_], IntArray]:
     """The tokens that have losses and no losses beside them, at every level that they belong to and for every seed; and
     the levels of the first factor that went."""
     keep = keep.copy()
@@ -255,7 +257,8 @@ def _fit(
             return {g: _nothing(why, tokens, n_documents) for g in design.groups}
         fits.append(_effects(X, coefficients, residuals, information, design, starts, logistic))
     mean = _Fit(*(np.mean(np.stack(part), axis=0) for part in zip(*fits, strict=True)))
-    of_seeds = seeds.variance(np.stack([f.effect for f in fits]))
+    # leaving a document out moves an effect by its influence, to first order
+    without = np.stack([f.effect - f.influence * n_documents / (n_documents - 1) for f in fits])
     variance = (mean.influence**2).sum(0) * n_documents / (n_documents - 1)
     kind = "logistic" if logistic else "linear"
     aside = f", {left_out} tokens left out where all was lost or nothing" if left_out else ""
@@ -264,7 +267,8 @@ def _fit(
     out = {}
     for i, group in enumerate(design.groups):
         freedom = float(min(worth[0], worth[i + 1]))
-        total, freedom = seeds.total(float(variance[i]), freedom, float(of_seeds[i]), n_seeds)
+        of_seeds = seeds.variance(np.array([f.effect[i] for f in fits]), [without[:, :, i]])
+        spread = seeds.Spread(float(variance[i]), freedom, of_seeds, n_seeds)
         value, half = float(mean.effect[i]), math.nan
         method = f"{kind} regression, clustered by document, t, {seeds.named(n_seeds)}{aside}"
         if n_documents <= X.shape[1]:
@@ -272,16 +276,14 @@ def _fit(
         elif freedom <= 0:
             method = "none: all of the class or of the base in one document"
         else:
-            half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(total)
-        p = float(2 * stats.t.sf(abs(value) / math.sqrt(total), freedom)) if half > 0 else math.nan
+            half = spread.half(confidence)
+        p = spread.p(value) if math.isfinite(half) else math.nan
         found = Difference(value, value - half, value + half, tokens, n_documents, method, p)
         out[group] = Effect(found, float(mean.group_value[i]), float(mean.base_value[i]))
     return out
 
 
-def _coefficients(
-    y: FloatArray, X: FloatArray, logistic: bool
-) -> tuple[FloatArray | None, FloatArray, FloatArray]:
+def _coefficients(y: FloatArray, X: FloatArray, logistic: bool) -> tuple[FloatArray | None, FloatArray, FloatArray]:
     """Coefficients [K], residuals [N] and information [K, K]; the first None if the fit does not end."""
     from statsmodels.discrete.discrete_model import Logit
     from statsmodels.regression.linear_model import OLS

@@ -16,12 +16,14 @@ import pytest
 from scipy import stats
 from synthetic_run import make_run, shuffle
 
+from benchmarks import coverage
 from mnemoscope import schema
 from mnemoscope.errors import RunError
-from mnemoscope.stats.bootstrap import FloatArray, divide, effective, generator, ratio_intervals, resample, widened
 from mnemoscope.stats import seeds
+from mnemoscope.stats.bootstrap import FloatArray, divide, effective, generator, ratio_intervals, resample, widened
 from mnemoscope.stats.compare import between, difference, parts
 from mnemoscope.stats.estimate import Sums, estimate, sums
+from mnemoscope.stats.seeds import Spread
 
 _TABLES = ("tokens", "reconstructions", "curves", "estimates")
 
@@ -29,7 +31,7 @@ _TABLES = ("tokens", "reconstructions", "curves", "estimates")
 def row(num: FloatArray, den: FloatArray, documents: list[str] | None = None) -> Sums:
     documents = documents or [f"d{i:04d}" for i in range(len(num))]
     num, den = np.asarray(num, float), np.asarray(den, float)
-    return Sums({}, documents, num, den, len(num), np.array([[num.sum(), den.sum()]]))
+    return Sums({}, documents, num, den, len(num), np.stack([num, den], axis=1)[None])
 
 
 # ---- theory
@@ -156,7 +158,13 @@ def test_the_jackknife_of_a_difference_of_ratios_is_the_bootstraps_within_its_no
 
     for paired in (True, False):
         theirs = stats.bootstrap(
-            (np.arange(n), np.arange(n)), statistic, paired=paired, n_resamples=10_000, batch=500, vectorized=True, rng=4
+            (np.arange(n), np.arange(n)),
+            statistic,
+            paired=paired,
+            n_resamples=10_000,
+            batch=500,
+            vectorized=True,
+            rng=4,
         )
         named = b if paired else row(b.num, b.den, [f"e{i:04d}" for i in range(n)])
         ours = difference(a, named, confidence=0.95)
@@ -179,25 +187,39 @@ def test_a_difference_in_bits_is_its_two_parts() -> None:
 
 
 def test_seeds_that_agree_change_nothing_and_seeds_that_alone_differ_are_students() -> None:
-    assert seeds.total(2.0, 9.0, 0.0, 3) == (2.0, 9.0)
-    assert seeds.stretched(5, 4, 7, 0.95, 2.0, 9.0, 2.0, 9.0) == (4, 7)
+    agree = Spread(2.0, 9.0, 0.0, 3)
+    assert agree.stretched(5, 4, 7, 0.95) == (4, 7)
+    assert agree.half(0.95) == pytest.approx(stats.t.ppf(0.975, 9) * np.sqrt(2))
     luck = np.array([1.0, 2.0, 6.0])
-    both, freedom = seeds.total(0.0, 9.0, float(seeds.variance(luck)), 3)
-    assert freedom == pytest.approx(2)
-    low, high = seeds.stretched(3.0, 3.0, 3.0, 0.95, 0.0, 9.0, both, freedom)
-    theirs = stats.ttest_1samp(luck, 0).confidence_interval(0.95)
-    assert (low, high) == pytest.approx((theirs.low, theirs.high))
-    assert seeds.variance(luck[:1]) == 0
+    alone = Spread(0.0, 9.0, seeds.variance(luck, []), 3)
+    theirs = stats.ttest_1samp(luck, 0)
+    ends = theirs.confidence_interval(0.95)
+    assert alone.stretched(3.0, 3.0, 3.0, 0.95) == pytest.approx((ends.low, ends.high))
+    assert alone.p(3.0) == pytest.approx(theirs.pvalue)
+    assert seeds.variance(luck[:1], []) == 0
 
 
-def test_satterthwaites_degrees_of_freedom_are_welchs() -> None:
-    """Two variances, s^2 / n of two samples: Welch's t-test has the same degrees of freedom."""
-    rng = np.random.default_rng(3)
-    x, y = rng.normal(size=12), rng.normal(0, 3, size=4)
-    both, freedom = seeds.total(x.var(ddof=1) / 12, 11, y.var(ddof=1) / 4, 4)
-    welch = stats.ttest_ind(x, y, equal_var=False)
-    assert freedom == pytest.approx(welch.df)
-    assert abs(x.mean() - y.mean()) / np.sqrt(both) == pytest.approx(abs(welch.statistic))
+def test_p_is_where_the_interval_just_reaches_nothing() -> None:
+    both = Spread(0.5, 20.0, 0.2, 3)
+    for value in (0.1, 1.0, 4.0, -4.0, 50.0):
+        assert both.half(1 - both.p(value)) == pytest.approx(abs(value), rel=1e-6)
+    assert both.p(0.0) == 1
+    assert np.isnan(Spread(0.0, 9.0, 0.0, 3).p(1.0))
+    assert np.isnan(Spread(np.nan, 9.0, 0.1, 3).p(1.0))
+
+
+def test_what_a_seed_does_to_single_documents_is_no_luck_of_the_seed() -> None:
+    """Mean of documents x seeds, all independent: the seeds' means differ by their documents' noise alone, and
+    over 500 tables the two parts of the variance are told apart, on average."""
+    rng = np.random.default_rng(0)
+    found = {0.0: [], 0.5: []}
+    for luck, parts_of in found.items():
+        for _ in range(500):
+            table = rng.normal(size=(3, 40)) + rng.normal(0, luck, (3, 1))
+            without = (table.sum(1, keepdims=True) - table) / 39
+            parts_of.append(table.mean(1).var(ddof=1) / 3 - seeds._interaction(without))
+    assert np.mean(found[0.0]) == pytest.approx(0, abs=0.001)
+    assert np.mean(found[0.5]) == pytest.approx(0.25 / 3, rel=0.15)
 
 
 def test_seeds_that_disagree_widen_the_estimate(tmp_path: Path) -> None:
@@ -237,6 +259,21 @@ def test_intervals_cover_and_token_intervals_would_not() -> None:
         naive += bool(abs(share - truth) <= 1.96 * np.sqrt(share * (1 - share) / tokens.sum()))
     assert abs(covered / replications - 0.95) < 3 * np.sqrt(0.95 * 0.05 / replications)
     assert naive / replications < 0.6
+
+
+def test_the_interval_of_a_difference_covers_in_2000_corpora_and_the_t_test_does_not() -> None:
+    """As benchmarks/coverage.py, of which this is one row: classes in the same 50 documents, 2,000 corpora."""
+    expected = coverage.truth()
+    make = lambda rng: coverage.corpus(rng, 50)  # noqa: E731
+    assert abs(coverage.coverage(make, expected, coverage.ours, 2000) - 0.95) <= 0.015
+    assert coverage.coverage(make, expected, coverage.of_tokens, 500) < 0.8
+
+
+def test_three_seeds_are_in_the_interval_of_a_difference() -> None:
+    """Another row: three seeds with a luck of their own, 100 documents."""
+    expected = coverage.truth(0.15)
+    make = lambda rng: coverage.corpus(rng, 100, 3, 0.15)  # noqa: E731
+    assert abs(coverage.coverage(make, expected, coverage.ours, 600) - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 600)
 
 
 def test_the_difference_of_paired_documents_covers_and_is_narrower() -> None:
