@@ -1,9 +1,9 @@
 """How often intervals hold the truth: `python -m benchmarks.coverage docs/results/coverage.md` writes the table again.
 
 Simulated corpora whose tokens are clustered as real ones are: documents differ in size by a factor of ten and more, a
-class of tokens is rare and unevenly spread, what a document's tokens share decides how many are lost, and long documents
-lose more.  The truth is that of four million documents.  Beside ours stands the t-test that takes every token for
-independent (as the published analysis does), and what the intervals would be without their corrections.
+class of tokens is rare and unevenly spread, what a document's tokens share decides how many are lost, and long
+documents lose more.  The truth is that of four million documents.  Beside ours stands the t-test that takes every token
+for independent (as the published analysis does), and what the intervals would be without their corrections.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def table(corpora: int) -> list[str]:
     error = 100 * np.sqrt(0.95 * 0.05 / corpora)
     lines = [
         "# How often a 95 % interval holds the truth\n",
-        f"Made by `python -m benchmarks.coverage`; {corpora:,} simulated corpora a row (binomial error of a coverage of "
-        f"95 %: {error:.1f} points), described in `benchmarks/coverage.py`.\n",
+        f"Made by `python -m benchmarks.coverage`; {corpora:,} simulated corpora a row (binomial error of a coverage "
+        f"of 95 %: {error:.1f} points), described in `benchmarks/coverage.py`.\n",
         "## Differences between two classes of tokens\n",
         "| documents | design | ours | Student's t over tokens |",
         "| ---: | --- | ---: | ---: |",

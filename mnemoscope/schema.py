@@ -110,8 +110,8 @@ EFFECTS = [
         "kind",
         _S,
         "",
-        "plain (as they are), adjusted (controls held constant), prior and share (the two parts of a plain difference in "
-        "bits retained: what there was to retain, and the share of it that was), paper (the published test)",
+        "plain (as they are), adjusted (controls held constant), prior and share (the two parts of a plain difference "
+        "in bits retained: what there was to retain, and the share of it that was), paper (the published test)",
     ),
     Column("controls", _S, "", "what was held constant, beside the length; empty unless adjusted"),
     Column("group_value", pa.float64(), "see unit", "the metric of the group; adjusted: were all tokens of the group"),
@@ -126,7 +126,7 @@ EFFECTS = [
         "family",
         pa.int64(),
         "",
-        "comparisons in the family: of one cell, metric, by and kind, that have a p (paper: all)",
+        "comparisons of one cell, metric, by and kind that have a p (paper: all)",
     ),
     Column("size", pa.float64(), "", "effect size without unit; NaN where size_kind is empty"),
     Column("size_kind", _S, "", "h: of shares (Cohen 1988, 6.2); d: difference / standard deviation between documents"),

@@ -104,9 +104,7 @@ def test_mathematics_is_kept_less_whatever_its_surprisal(tmp_path: Path) -> None
     assert row["n_documents"] == 60
 
 
-def test_no_more_than_so_many_tokens_are_fitted_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_than_so_many_tokens_are_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effects.covariates, "MOST_TOKENS", 1500)
     study = make_run(tmp_path, documents=60, lengths=(16,))
     found = computed(tmp_path, asked(study, by="domain", controls=["position"])).filter(kind="adjusted")

@@ -15,6 +15,7 @@ from synthetic_run import make_run
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import browser, charts, figures, html, markdown, words
+from mnemoscope.stats import effects
 from mnemoscope.stats.estimate import estimate
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`&\u2028<!--"
@@ -345,3 +346,39 @@ def test_markdown_tables_hold_values_intervals_and_n(full: tuple[Path, Study, Pa
     figures_linked = re.findall(r"\]\((results/[^)]*)\)", page)
     assert figures_linked
     assert all((tmp_path / f).exists() for f in figures_linked)
+
+
+# ---- differences
+
+
+def test_differences_are_on_the_page_and_in_the_tables(tmp_path: Path, unprinted: None) -> None:
+    """Every row of effects.parquet, as text; a chart with both kinds; the page escapes a hostile group."""
+    made = make_run(tmp_path, documents=30, lengths=(16,), resamples=100)
+    for name in ("tokens", "reconstructions"):
+        file = tmp_path / f"{name}.parquet"
+        frame = pl.read_parquet(file)
+        frame.with_columns(pl.col("domain").replace({"fiction": HOSTILE})).write_parquet(file)
+    asked = [{"by": "domain", "base": "news", "controls": ["surprisal"], "metrics": ["nats", "omission_in_place"]}]
+    study = Study.model_validate({**made.model_dump(), "effects": asked})
+    estimate(tmp_path, study)
+    effects.effects(tmp_path, study)
+    page = written(tmp_path, study)
+    assert "img" not in {tag for tag, _ in page.tags}
+    table = pl.read_parquet(tmp_path / "effects.parquet")
+    assert table.height == 3 * 3 + 2 * 2
+    for row in table.iter_rows(named=True):
+        said = words.effect(row)
+        assert f"{said['group']} − {said['base']}{said['value']}{said['interval']}{said['p']}" in page.text
+    (chart,) = charts.of_effects(table)
+    assert {s.label for p in chart.panels for s in p.series} == {"as it is", "controls held constant"}
+    assert {p.x for panel in chart.panels for s in panel.series for p in s.points} == {HOSTILE, "mathematics"}
+    assert "effects-domain" in page.data("figures")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "x.svg").write_text("<svg/>")
+    text = markdown.write(tmp_path, study, {}, tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "## Differences by domain, 16 tokens, decoder `growing`" in text
+    assert text.count("| adjusted (surprisal) |") == 4
+
+
+def test_small_p_are_not_nothing() -> None:
+    assert [words.p_value(p) for p in (float("nan"), 1e-9, 0.012, 1.0)] == ["–", "< 0.0001", "0.0120", "1.0000"]

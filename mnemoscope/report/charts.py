@@ -243,6 +243,43 @@ def _ordered_groups(rows: pl.DataFrame, by: str) -> list[str]:
     return sorted(set(rows["group"]))
 
 
+def of_effects(effects: pl.DataFrame) -> list[Chart]:
+    """A chart for each ``by``: every group with the base, as it is, with controls held constant, and as published.
+
+    Args:
+        effects: by ``schema.EFFECTS``.
+    """
+    labels = {"plain": "as it is", "adjusted": "controls held constant", "paper": "as published"}
+    colours = dict(zip(labels, ("#767676", "#0072B2", "#D55E00"), strict=True))
+    charts = []
+    for by in map(str, dict.fromkeys(effects["by"])):
+        rows = effects.filter(by=by, condition="memory").filter(pl.col("kind").is_in(list(labels)))
+        rows = rows.filter(pl.col("decoder") == rows["decoder"].first(), pl.col("value").is_not_nan())
+        # each kind has the same base: the one that the study names, or the largest group
+        base = str(rows.filter(kind="plain").group_by("base").len().sort("len", "base")["base"].last())
+        panels = []
+        for (length, metric), cell in _panels(rows.filter(base=base)):
+            drawn = []
+            for kind, label in labels.items():
+                some = cell.filter(kind=kind).sort("value", "group")
+                if some.height:
+                    drawn.append(_series(some, label, colours[kind], some["group"].to_list()))
+            panels.append(Panel(f"{words.name(metric)}, less that of {base}", metric, cell["unit"][0], drawn, length))
+        controls = effects.filter(by=by, kind="adjusted")["controls"]
+        held = f" Held constant: {controls[0]}, and the length." if len(controls) else ""
+        caption = f"Each group less {base}; 0 is no difference.{held}"
+        title = f"Differences by {str(by).replace('_', ' ')}"
+        charts.append(Chart("effects-" + by, title, caption, "dots", "", panels, _band(effects)))
+    return [c for c in charts if c.panels]
+
+
+def _panels(rows: pl.DataFrame) -> Iterable[tuple[tuple[str, str], pl.DataFrame]]:
+    """(length in words, metric) -> rows; the published omission lies beside our own from their place."""
+    shown = rows.with_columns(metric=pl.col("metric").replace("omission_published", "omission_in_place"))
+    for (length, metric), cell in shown.group_by("length", "metric", maintain_order=True):
+        yield (f"{length} tokens", str(metric)), cell
+
+
 def _learning(curves: pl.DataFrame, decoders: list[str]) -> Chart:
     """Loss against tokens seen; a tab per length, a panel per decoder, a line per condition."""
     rows = curves.filter(pl.col("decoder").is_in(decoders))

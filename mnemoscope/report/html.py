@@ -39,12 +39,13 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     estimates = _table(run_folder, "estimates")
     curves = _table(run_folder, "curves") if (run_folder / "curves.parquet").exists() else None
     decoders = [d.name for d in study.decoders if d.name in set(estimates["decoder"])]
-    shown = charts.of_run(estimates, curves, decoders)
+    effects = _table(run_folder, "effects") if (run_folder / "effects.parquet").exists() else None
+    shown = charts.of_run(estimates, curves, decoders) + (charts.of_effects(effects) if effects is not None else [])
     for chart in shown:
         for kind, content in figures.paper(chart).items():
             write_atomically(run_folder / "figures" / f"{chart.name}.{kind}", content)
     page = run_folder / "report.html"
-    write_atomically(page, _render(run_folder, study, manifest, estimates, shown, decoders))
+    write_atomically(page, _render(run_folder, study, manifest, estimates, effects, shown, decoders))
     return page
 
 
@@ -62,6 +63,7 @@ def _render(
     study: Study,
     manifest: Row,
     estimates: pl.DataFrame,
+    effects: pl.DataFrame | None,
     shown: list[charts.Chart],
     decoders: list[str],
 ) -> str:
@@ -83,6 +85,7 @@ def _render(
         tables=[summary(estimates, decoder) for decoder in decoders],
         metrics=[(m, words.name(m)) for m in _SUMMARY],
         differences=_differences(run_folder, study, estimates, decoders),
+        effects=_effects(effects),
         charts=[(chart, charts.rows(chart)) for chart in shown],
         browser={k: windows[k] for k in ("cap", "of", "seeds")} | {"shown": len(windows["windows"])},
         estimates=estimates.height,
@@ -242,6 +245,11 @@ def _differences(run_folder: Path, study: Study, estimates: pl.DataFrame, decode
                 {**row, **points, "first": decoders[0], "other": other, "verdict": verdict, "n": words.counted(row)}
             )
     return out
+
+
+def _effects(effects: pl.DataFrame | None) -> list[Row]:
+    """Every difference with its family's p, as texts."""
+    return [] if effects is None else [words.effect(row) for row in effects.iter_rows(named=True)]
 
 
 def _listed(estimates: pl.DataFrame) -> Row:

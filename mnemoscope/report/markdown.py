@@ -47,6 +47,7 @@ def write(run_folder: Path, study: Study, manifest: dict[str, Any], target: Path
     lines = [*_head(study, manifest, run_folder, target)]
     lines += _training(run_folder)
     lines += _side_by_side(run_folder, study, estimates)
+    lines += _effects(run_folder)
     lines += _tables(estimates, figures)
     write_atomically(target, "\n".join(lines))
     return target
@@ -114,6 +115,22 @@ def _side_by_side(run_folder: Path, study: Study, estimates: pl.DataFrame) -> It
         yield "| --- " * (len(shown) + 1) + "|"
         for length in sorted({n for column in columns.values() for n in column}):
             yield f"| {length} | " + " | ".join(columns[m].get(length, "") for m in shown) + " |"
+        yield ""
+
+
+def _effects(run_folder: Path) -> Iterable[str]:
+    """Every difference between groups, if the study asked for any."""
+    file = run_folder / "effects.parquet"
+    if not file.exists():
+        return
+    shown = ("kind", "metric", "group", "base", "value", "interval", "p", "size", "n")
+    for (decoder, by, length), rows in pl.read_parquet(file).group_by("decoder", "by", "length", maintain_order=True):
+        yield f"## Differences by {by}, {length} tokens, decoder `{decoder}`\n"
+        yield "p is adjusted for the comparisons of its kind and metric (Holm; Bonferroni for the published test).\n"
+        yield "| " + " | ".join(shown) + " |"
+        yield "| --- " * len(shown) + "|"
+        for row in map(words.effect, rows.iter_rows(named=True)):
+            yield "| " + " | ".join(row[c].replace("|", chr(92) + "|") for c in shown) + " |"
         yield ""
 
 

@@ -13,6 +13,7 @@ NAMES = {
     "omission_in_place": "tokens lost from their place",
     "omission_anywhere": "tokens lost anywhere",
     "omission_words": "words lost anywhere",
+    "omission_published": "words lost, as published",
     "exact": "windows written back exactly",
     "nats": "nats per token",
     "token_accuracy": "tokens right when told the ones before",
@@ -55,7 +56,7 @@ def count(n: int, noun: str) -> str:
 
 def units(metric: str) -> str:
     """What n counts, in the singular."""
-    if metric == "omission_words":
+    if metric in ("omission_words", "omission_published"):
         return "word"
     return str(plugins.load("metric", metric).level)
 
@@ -63,3 +64,22 @@ def units(metric: str) -> str:
 def aside(row: dict[str, Any]) -> str:
     """Interval and n in one line."""
     return f"{interval(row)}; {counted(row)}"
+
+
+def p_value(p: float) -> str:
+    return "–" if p != p else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def effect(row: dict[str, Any]) -> dict[str, str]:
+    """A row of effects.parquet as texts."""
+    kind = f"{row['kind']} ({row['controls']})" if row["controls"] else row["kind"]
+    return {
+        **{c: str(row[c]) for c in ("decoder", "length", "by", "group", "base")},
+        "kind": kind,
+        "metric": name(row["metric"]) + (", without memory" if row["condition"] == "none" else ""),
+        "value": number(row["value"], row["unit"]),
+        "interval": interval(row) if row["low"] == row["low"] else row["method"].removeprefix("none: "),
+        "p": p_value(row["p_adjusted"]),
+        "size": "–" if not row["size_kind"] else f"{row['size_kind']} = {row['size']:.2f}".replace("-", "−"),
+        "n": counted(row),
+    }

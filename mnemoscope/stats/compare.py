@@ -175,13 +175,15 @@ def _over_seeds(
         of_b = _over_seeds(_repeated(a, n_b), b, [], documents, statistic)[0]
         # the larger number would promise degrees of freedom that the smaller has not
         return of_a + of_b, max(2, min(n_a, n_b))
-    values, left_out = np.empty(n_a), [[] for _ in samples]
+    values = np.empty(n_a)
+    left_out: list[list[FloatArray]] = [[] for _ in samples]
     for s in range(n_a):
         mine = {id(side): side._replace(columns=side.by_seed[s]) for side in (a, b)}
         whole = [mine[id(side)].columns.sum(0) for side in (a, b)]
         values[s] = statistic(whole[0][None], whole[1][None])[0]
-        for rows, sample in zip(left_out, samples, strict=True):
-            rows.append(_left_out(*(side and mine[id(side)] for side in sample), *whole, documents, statistic))
+        for rows, (x, y) in zip(left_out, samples, strict=True):
+            here = (x and mine[id(x)], y and mine[id(y)])
+            rows.append(_left_out(here[0], here[1], whole[0], whole[1], documents, statistic))
     return seeds.variance(values, [np.stack(rows) for rows in left_out]), n_a
 
 

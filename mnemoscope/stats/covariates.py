@@ -26,7 +26,7 @@ from mnemoscope.config import Effects, Study
 from mnemoscope.errors import RunError
 from mnemoscope.score.metrics import Mean
 from mnemoscope.stats.bootstrap import FloatArray
-from mnemoscope.stats.estimate import COLUMNS, UNLABELLED, annotations, beside_none, cluster, scan, with_group
+from mnemoscope.stats.estimate import COLUMNS, UNLABELLED, annotated, beside_none, cluster, scan, with_group
 
 #: most tokens of a cell: whole documents are drawn until there are so many, which bounds memory at about 2 GB
 MOST_TOKENS = 500_000
@@ -53,7 +53,7 @@ class Cell(NamedTuple):
 
 def require(run_folder: Path, controls: Sequence[str]) -> None:
     """Raises RunError unless each of ``controls`` is known here."""
-    known = [*_BUILT_IN, *COLUMNS, *annotations(run_folder)]
+    known = [*_BUILT_IN, *COLUMNS, *annotated(run_folder)]
     for name in controls:
         if name not in known:
             raise RunError(

@@ -226,13 +226,7 @@ def _adjusted(rows: pl.DataFrame, confidence: float) -> pl.DataFrame:
         elif size:
             corrected[tested] = multipletests(p[tested], method="holm")[1]
         out.append(family.with_columns(p_adjusted=corrected, family=pl.lit(size)))
-    order = [
-        "decoder",
-        "length",
-        "by",
-        pl.col("kind").replace_strict(_KINDS, range(len(_KINDS))),
-        "metric",
-        "condition",
-    ]
+    kind = pl.col("kind").replace_strict(_KINDS, range(len(_KINDS)))
+    names = ("decoder", "length", "by"), ("metric", "condition", "base", "group", "controls")
     whole = pl.concat(out).with_columns(confidence=pl.lit(confidence))
-    return whole.sort(*order, "base", "group", "controls").select(columns)
+    return whole.sort(*names[0], kind, *names[1]).select(columns)

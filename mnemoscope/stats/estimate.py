@@ -229,7 +229,7 @@ def _in_pairs(table: pl.LazyFrame) -> pl.LazyFrame:
 
 def require_groups(run_folder: Path, by: Iterable[str]) -> None:
     """Raises RunError unless each of ``by`` is a column, ``position``, or an annotation of the run."""
-    known = [*COLUMNS, PAIR, "position", *annotations(run_folder)]
+    known = [*COLUMNS, PAIR, "position", *annotated(run_folder)]
     for name in by:
         if name not in known:
             raise RunError(
@@ -250,7 +250,7 @@ def _with_label(table: pl.LazyFrame, annotation: Path) -> pl.LazyFrame:
     return annotated.join(labelled.lazy(), on=place)
 
 
-def annotations(run_folder: Path) -> list[str]:
+def annotated(run_folder: Path) -> list[str]:
     return sorted(p.stem for p in (run_folder / "annotations").glob("*.parquet"))
 
 

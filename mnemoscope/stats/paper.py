@@ -20,7 +20,7 @@ from scipy import stats
 from mnemoscope.config import Effects
 from mnemoscope.errors import RunError
 from mnemoscope.score import published
-from mnemoscope.stats.estimate import UNLABELLED, annotations, cluster, scan
+from mnemoscope.stats.estimate import UNLABELLED, annotated, cluster, scan
 
 _KEY = ["run", "model", "decoder", "condition", "length"]
 METRIC = "omission_published"
@@ -29,10 +29,10 @@ METRIC = "omission_published"
 def require(run_folder: Path, wanted: Effects) -> None:
     """Raises RunError unless words and classes are annotations, ConfigError without NLTK's model."""
     for name in (wanted.words, wanted.by):
-        if name not in annotations(run_folder):
+        if name not in annotated(run_folder):
             raise RunError(
                 f"the published test needs annotated words and classes, and {name!r} is no annotation of this run",
-                remedy=f"There are: {', '.join(annotations(run_folder)) or 'none'}",
+                remedy=f"There are: {', '.join(annotated(run_folder)) or 'none'}",
                 file=run_folder,
             )
     published.tokenizer(wanted.sentences)
@@ -63,7 +63,7 @@ def words(run_folder: Path, wanted: Effects) -> pl.DataFrame:
     tokenize = published.tokenizer(wanted.sentences)
     by_document = spans.sort("doc_id", "char_start").partition_by("doc_id", as_dict=True)
     rows: list[dict[str, Any]] = []
-    for window in table.sort(_KEY[2:] + ["window_id"]).collect(engine="streaming").iter_rows(named=True):
+    for window in table.sort([*_KEY[2:], "window_id"]).collect(engine="streaming").iter_rows(named=True):
         here = by_document.get((window["doc_id"],))
         if here is None:
             continue

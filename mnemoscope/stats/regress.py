@@ -3,10 +3,10 @@
     y = f(intercept + controls + class)        effect of a class = mean over all tokens of
                                                    y as if it were of the class - y as if it were of the base class
 
-Losses (0 or 1) by a logistic regression, bits by a linear one; the effect is the average marginal effect, in the unit of
-y either way.  A control of numbers enters as a cubic spline of its rank, so that nobody has to choose between a count
-and its logarithm; one of few values or of names enters as one column a value.  Controls add up: an effect that holds in
-part of their range only is averaged.
+Losses (0 or 1) by a logistic regression, bits by a linear one; the effect is the average marginal effect, in the unit
+of y either way.  A control of numbers enters as a cubic spline of its rank, so that nobody has to choose between a
+count and its logarithm; one of few values or of names enters as one column a value.  Controls add up: an effect that
+holds in part of their range only is averaged.
 
 Errors are clustered by document: the effect's influence function, summed within documents, is its sandwich variance
 (Liang & Zeger 1986) by the delta method, and counts besides that another sample would hold other tokens.  t with one
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,9 +63,9 @@ class _Design(NamedTuple):
 
 def marginal_effects(
     y: FloatArray,
-    group: Sequence[str],
+    group: npt.ArrayLike,
     controls: Mapping[str, npt.NDArray[Any]],
-    document: Sequence[str],
+    document: npt.ArrayLike,
     *,
     base: str,
     logistic: bool,
@@ -76,8 +76,8 @@ def marginal_effects(
     What cannot be told is NaN, and its method says why: fewer than two documents; a class that is lost whole or not at
     all (a logistic regression has no finite answer to that); a class that only comes with a value of the controls that
     no other class has; a fit that does not come to an end, for some mixture of columns parts kept from lost.  No
-    interval is given for fewer documents than columns.  Constant controls say nothing and are left out; of controls that
-    say the same, one is.
+    interval is given for fewer documents than columns.  Constant controls say nothing and are left out; of controls
+    that say the same, one is.
 
     Args:
         y: [S, N], per decoder seed the same tokens; 0 or 1 if ``logistic``.
@@ -333,4 +333,5 @@ def _effects(
         found = (each.mean(), as_group.mean(), as_base.mean(), of_tokens + on_coefficients @ gradient)
         for column, value in zip(values, found, strict=True):
             column.append(value)
-    return _Fit(*(np.array(v) for v in values[:3]), np.stack(values[3], axis=1))
+    effect, group_value, base_value = (np.array(v) for v in values[:3])
+    return _Fit(effect, group_value, base_value, np.stack(values[3], axis=1))

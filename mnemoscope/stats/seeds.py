@@ -1,8 +1,8 @@
 """Decoder seeds as a second level of variance: another decoder would have read the same memories a little differently.
 
-Every seed's decoder reads every document: documents and seeds are crossed (Owen 2007), and the variance of a number with
-the seeds pooled is that over documents, V_d, and that over seeds, V_s, which is the variance of the seeds' own numbers
-over S, less what a seed does to single documents: that is noise, and in V_d already.
+Every seed's decoder reads every document: documents and seeds are crossed (Owen 2007), and the variance of a number
+with the seeds pooled is that over documents, V_d, and that over seeds, V_s, which is the variance of the seeds' own
+numbers over S, less what a seed does to single documents: that is noise, and in V_d already.
 
 With S of 3 or so, drawing seeds anew as documents are would not do: the variance of three drawn from three is a third
 too small, and its quantiles are nearly the normal's.  So the half width of an interval over documents grows from
@@ -11,7 +11,8 @@ t_d sqrt(V_d) to
     sqrt(t_d^2 V_d + t_s^2 V_s),        d and s = S - 1 degrees of freedom
 
 (Banerjee 1960; its coverage is at least the nominal one, where Satterthwaite's single t falls short by up to 5 points
-with 3 seeds that matter).  Where the seeds agree it stays as it is; where they alone disagree it is Student's t of them.
+with 3 seeds that matter).  Where the seeds agree it stays as it is; where they alone disagree it is Student's t of
+them.  With a single seed nothing is known of its luck, and the method of the estimate says so.
 ``benchmarks/coverage.py`` measures what it covers.
 """
 

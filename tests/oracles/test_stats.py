@@ -212,7 +212,7 @@ def test_what_a_seed_does_to_single_documents_is_no_luck_of_the_seed() -> None:
     """Mean of documents x seeds, all independent: the seeds' means differ by their documents' noise alone, and
     over 500 tables the two parts of the variance are told apart, on average."""
     rng = np.random.default_rng(0)
-    found = {0.0: [], 0.5: []}
+    found: dict[float, list[float]] = {0.0: [], 0.5: []}
     for luck, parts_of in found.items():
         for _ in range(500):
             table = rng.normal(size=(3, 40)) + rng.normal(0, luck, (3, 1))
