@@ -58,6 +58,7 @@ tokens = "words"
 space_after = "spaces"
 domain_name = "news"
 dialect_name = "en-GB"
+pair = "pair"
 
 [[text.measure]]
 path = "a/measure.jsonl"
@@ -98,6 +99,14 @@ by = ["domain", "kinds"]
 confidence = 0.9
 resamples = 300
 position_bins = 4
+
+[[effects]]
+by = "kinds"
+metrics = ["omission_in_place"]
+base = "noun"
+controls = ["surprisal"]
+words = "kinds"
+sentences = "untrained"
 
 [pretrain]
 architecture = "mamba2"
