@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks import kernels, models, scaling, show
+from benchmarks import kernels, models, quality, scaling, show
 from benchmarks.contest import QUICK, THOROUGH, Row, ceilings
 from mnemoscope.rundir import revision, versions, write_atomically
 
-PARTS = ("kernels", "steps", "decoding", "scaling")
+PARTS = ("kernels", "steps", "decoding", "scaling", "quality")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="just this part; may be given again")
     parser.add_argument("--out", type=Path, default=Path("build/speed"), help="folder for speed.json and speed.md")
     parser.add_argument("--published", type=Path, help="folder of the published code (dataminr-ai/ouroboros)")
+    parser.add_argument("--data", type=Path, help="folder with pretrain/ and domains/, for the part quality")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     given = parser.parse_args()
     device, patience = torch.device(given.device), QUICK if given.quick else THOROUGH
@@ -66,6 +67,7 @@ def main() -> None:
         "steps": lambda: models.steps(device, given.quick, patience, given.published),
         "decoding": lambda: models.decoding(device, given.quick, patience, given.published),
         "scaling": lambda: scaling.run(device, given.quick, patience),
+        "quality": lambda: quality.run(device, patience, given.published, given.data),
     }
     file = given.out / "speed.json"
     held: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}

@@ -307,8 +307,9 @@ def _forward(
     blocks, n = -(-u.shape[2] // B.shape[2] // 32), B.shape[3]
     wide = 64 if blocks % 2 == 0 and n <= STATES else 32
     grid, shape = _shape(u, B, MERGE, wide)
-    # every lane reads all of B and C: converting them beforehand spares each of them that
-    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B.float(), C.float(), z))
+    if u.shape[1] > 1:  # every lane reads all of B and C: converting them beforehand spares each of them that
+        B, C = B.float(), C.float()
+    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B, C, z))
     sums = start.new_empty(u.shape) if shape["N"] > shape["K"] else None
     scan_fwd_kernel[grid](
         u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),

@@ -32,8 +32,11 @@ class SelectiveAdapter(Adapter):
         """Channels of the convolution."""
 
     @abstractmethod
-    def mix(self, mixer: Any, x: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One mixer: x [B, L, d], conv [B, conv_channels, K-1], ssm [B, D, N] -> y [B, L, d] and the two states."""
+    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One mixer: x [B, L, d], conv [B, conv_channels, K-1], ssm [B, D, N] -> y [B, L, d] and the two states.
+
+        A: minus the exponential of the mixer's A_log, in the dtype of the states.
+        """
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -56,6 +59,9 @@ class SelectiveAdapter(Adapter):
         h = backbone.embeddings(ids)
         if self.model.config.residual_in_fp32:
             h = h.to(self.state_dtype)
+        # of all layers at once: a token's step of a small model is as long as its kernels are many
+        logs = [layer.mixer.A_log.to(self.state_dtype) for layer in backbone.layers]
+        rates = torch._foreach_neg(torch._foreach_exp(logs))
         y: Tensor | None = None
         end: dict[str, Tensor] = {}
 
@@ -65,7 +71,7 @@ class SelectiveAdapter(Adapter):
 
         for i, layer in enumerate(backbone.layers):
             h, x = read(layer.norm)
-            y, conv, ssm = self.mix(layer.mixer, x, memory[f"layers.{i}.conv"], memory[f"layers.{i}.ssm"])
+            y, conv, ssm = self.mix(layer.mixer, x, rates[i], memory[f"layers.{i}.conv"], memory[f"layers.{i}.ssm"])
             end[f"layers.{i}.ssm"], end[f"layers.{i}.conv"] = ssm, conv
         return read(backbone.norm_f)[1], Memory(end)
 

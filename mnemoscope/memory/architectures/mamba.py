@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,7 +29,7 @@ class MambaAdapter(SelectiveAdapter):
     def conv_channels(self) -> int:
         return self.scan_channels
 
-    def mix(self, mixer: Any, x: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rank, n = mixer.time_step_rank, mixer.ssm_state_size
         u, z = mixer.in_proj(x).chunk(2, dim=-1)
         u, conv = causal_conv(u, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias, conv, backend=self.scan)
@@ -38,7 +37,6 @@ class MambaAdapter(SelectiveAdapter):
         dt, B, C = self.normalise(mixer, dt, B, C)
         # the bias of dt_proj is added inside the scan, in the scan's precision
         dt = F.linear(dt, mixer.dt_proj.weight)
-        A = -torch.exp(mixer.A_log.to(ssm.dtype))
         y, ssm = selective_scan(
             u,
             dt,

@@ -33,7 +33,7 @@ class Mamba2Adapter(SelectiveAdapter):
         config = self.model.config
         return int(self.scan_channels + 2 * config.n_groups * config.state_size)
 
-    def mix(self, mixer: Any, x: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads, p, groups, n = mixer.num_heads, mixer.head_dim, mixer.n_groups, mixer.ssm_state_size
         inner = heads * p
         projected = mixer.in_proj(x)
@@ -43,7 +43,6 @@ class Mamba2Adapter(SelectiveAdapter):
         dt = F.softplus(dt.to(ssm.dtype) + mixer.dt_bias.to(ssm.dtype))
         low, high = mixer.time_step_limit
         dt = dt.clamp(low, high)
-        A = -torch.exp(mixer.A_log.to(ssm.dtype))
 
         def over_head(per_head: Tensor) -> Tensor:
             return per_head.repeat_interleave(p, dim=-1)
