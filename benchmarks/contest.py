@@ -173,7 +173,7 @@ def recorded(work: Work) -> Work:
     with torch.cuda.graph(graph):
         held = work()
 
-    def replay(held: object = held) -> None:  # results stay where they were recorded
+    def replay(held: object = (work, held)) -> None:  # what is read and written must stay where it was recorded
         graph.replay()
 
     return replay

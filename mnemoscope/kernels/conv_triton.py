@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mnemoscope.kernels.token_triton import conv_token
+
 TAPS = (2, 3, 4)
 #: channels of a program, four a thread; more would need more registers than there are
 CHANNELS = 128
@@ -300,6 +302,8 @@ def _rows(x: Tensor) -> Tensor:
 )
 def _causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
     x, weight, start = _rows(x), weight.contiguous(), start.contiguous()
+    if x.shape[1] == 1 and len(x):
+        return conv_token(x, weight, bias, start)
     y, end = torch.empty(x.shape, dtype=x.dtype, device=x.device), torch.empty_like(start)
     grid, sizes = _shares(x, FORWARD_PROGRAMS)
     conv_fwd_kernel[grid](

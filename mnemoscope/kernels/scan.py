@@ -55,16 +55,21 @@ def selective_scan(
     D: Tensor,
     z: Tensor | None,
     dt_bias: Tensor | None,
-    start: Tensor,
+    start: Tensor | None,
     *,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`mnemoscope.kernels.scan_ref.selective_scan`, whose arguments and results these are."""
-    chosen = choose(backend, u.device.type, start.dtype)
+    """See :func:`mnemoscope.kernels.scan_ref.selective_scan`, whose arguments and results these are.
+
+    Without ``start`` it is zeros in A's dtype, which Triton need not read.
+    """
+    chosen = choose(backend, u.device.type, A.dtype if start is None else start.dtype)
     if chosen == "triton":
         from mnemoscope.kernels import scan_triton
 
         return scan_triton.selective_scan(u, dt, A, B, C, D, z, dt_bias, start)
+    if start is None:
+        start = A.new_zeros(len(u), *A.shape)
     if chosen == "numba":
         from mnemoscope.kernels import scan_numba
 

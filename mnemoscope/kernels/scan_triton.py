@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mnemoscope.kernels.token_triton import scan_token
 from mnemoscope.kernels.triton_lanes import (
     LANES,
     LN2,
@@ -66,9 +67,12 @@ def scan_fwd_kernel(
             i_row = i_b * L
             q_u, q_dt, q_y = p_u + i_row * s_u, p_dt + i_row * s_dt, p_y + i_row * D
             q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
-            h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+            if p_start is not None:  # noqa: SIM108  decided when the kernel is compiled, here and below
+                h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+            else:
+                h = scale(A, 0.0)
             for i_c in range(chunks):
-                if p_saved is not None:  # noqa: SIM102  decided when the kernel is compiled, unlike the next
+                if p_saved is not None:  # noqa: SIM102
                     if (i_c > 0) & (i_c % PARTS == 0):
                         i_h = (i_b * ((chunks - 1) // PARTS) + i_c // PARTS - 1) * tl.num_programs(0) + i_p
                         i_h *= WIDE // LANES  # blocks of 32 channels, as the backward pass reads them
@@ -138,7 +142,7 @@ def scan_bwd_kernel(
             q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
             q_du, q_ddt = p_du + i_row * D, p_ddt + i_row * D
             q_dBC = p_dBC + (i_p.to(tl.int64) * batch * L + i_row) * 2 * N + i_n
-            if p_dend is not None:  # noqa: SIM108  decided when the kernel is compiled
+            if p_dend is not None:  # noqa: SIM108
                 dh = load_row(p_dend + i_b * D * N, o_d * N, m_d, i_n, N, K)
             else:
                 dh = scale(A, 0.0)
@@ -148,8 +152,10 @@ def scan_bwd_kernel(
                 if i_k > 0:
                     i_h = (i_b * ((chunks - 1) // PARTS) + i_k - 1) * tl.num_programs(0) + i_p
                     b_h = load_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, K, K)
-                else:
+                elif p_start is not None:
                     b_h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+                else:
+                    b_h = scale(A, 0.0)
                 if PARTS > 1:
                     for t in range(i_k * PARTS * T, i_c * T):
                         row = t
@@ -237,7 +243,8 @@ def scan_bwd_kernel(
                     tl.store(q_ddt + o_out, b_ddt, mask=m_out)
                     if p_z is not None:
                         tl.store(p_dz + i_row * D + o_out, b_dz * (b_y + b_D * u[i]), mask=m_out)
-            store_row(p_dstart + i_b * D * N, o_d * N, m_d, i_n, dh, N, K)
+            if p_dstart is not None:
+                store_row(p_dstart + i_b * D * N, o_d * N, m_d, i_n, dh, N, K)
         store_row(p_dA + tl.program_id(1) * D * N, o_d * N, m_d, i_n, dA, N, K)
     tl.store(p_dD + tl.program_id(1) * D + o_d, b_dD, mask=m_d)
     if p_bias is not None:
@@ -291,29 +298,33 @@ def _rows(x: Any) -> tuple[Any, int]:
     return x.contiguous(), math.prod(size[2:])
 
 
-def _outputs(u: Tensor, B: Tensor, start: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, the state after the last token, and the states kept for the backward pass (none unless ``save``)."""
     (blocks, _), shape = _shape(u, B, 1, 32)
     kept = (triton.cdiv(shape["L"], shape["T"]) - 1) // PARTS if save else 0
     saved = (shape["batch"], kept, blocks, triton.cdiv(shape["N"], shape["K"]), 32, shape["K"])
-    return u.new_empty(u.shape), start.new_empty(start.shape), start.new_empty(saved)
+    end = (shape["batch"], shape["D"], shape["N"])
+    return u.new_empty(u.shape), u.new_empty(end, dtype=torch.float32), u.new_empty(saved, dtype=torch.float32)
 
 
 def _forward(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, bias: Tensor | None,
-    start: Tensor, save: bool,
+    start: Tensor | None, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    y, end, saved = _outputs(u, B, start, save)
+    A, D = A.contiguous(), D.contiguous()
+    bias, start = (None if x is None else x.contiguous() for x in (bias, start))
+    if u.shape[1] == 1 and not save:
+        (u, _), (dt, _), (B, _), (C, _), (z, _) = map(_rows, (u, dt, B, C, z))
+        return *scan_token(u, dt, A, B, C, D, z, bias, start), A.new_empty(0)
+    y, end, saved = _outputs(u, B, save)
     blocks, n = -(-u.shape[2] // B.shape[2] // 32), B.shape[3]
     wide = 64 if blocks % 2 == 0 and n <= STATES else 32
     grid, shape = _shape(u, B, MERGE, wide)
-    if u.shape[1] > 1:  # every lane reads all of B and C: converting them beforehand spares each of them that
-        B, C = B.float(), C.float()
-    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B, C, z))
-    sums = start.new_empty(u.shape) if shape["N"] > shape["K"] else None
+    # every lane reads all of B and C: converting them beforehand spares each of them that
+    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B.float(), C.float(), z))
+    sums = end.new_empty(u.shape) if shape["N"] > shape["K"] else None
     scan_fwd_kernel[grid](
-        u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),
-        start.contiguous(), y, end, saved if saved.numel() else None, sums, s_u, s_dt, s_B, s_C, s_z,
+        u, dt, A, B, C, D, z, bias, start, y, end, saved if saved.numel() else None, sums, s_u, s_dt, s_B, s_C, s_z,
         WIDE=wide, **shape, **FORWARD,
     )  # fmt: skip
     return y, end, saved
@@ -321,21 +332,22 @@ def _forward(
 
 def _backward(
     dy: Tensor, dend: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    z: Tensor | None, bias: Tensor | None, start: Tensor, saved: Tensor,
+    z: Tensor | None, bias: Tensor | None, start: Tensor | None, saved: Tensor, start_too: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of the nine inputs of the scan; empty for those that are None."""
+    """Gradients of the nine inputs of the scan; empty for those that are None, and for start unless asked for."""
     (blocks, parts), shape = _shape(u, B, 1, 32)
     batch, length, groups, n = B.shape
-    channels, dtype, new = u.shape[2], B.dtype, start.new_empty
+    channels, dtype, new = u.shape[2], B.dtype, saved.new_empty
     du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
     dA, dD, dbias = new((parts, channels, n)), new((parts, channels)), new((parts, 0 if bias is None else channels))
-    dBC, dstart = new((blocks, batch, length, 2, n)), new(start.shape)
+    dBC, dstart = new((blocks, batch, length, 2, n)), new((batch, channels, n) if start_too else (0,))
     sums = new((batch, length, 3, channels)) if n > shape["K"] else None
     (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, B.float(), C.float(), z, dy))
     scan_bwd_kernel[blocks, parts](
         u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),
-        start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
-        du, ddt, dA, dBC, dD, dz, dbias, dstart, s_u, s_dt, s_B, s_C, s_z, s_dy, **shape, **BACKWARD,
+        None if start is None else start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
+        du, ddt, dA, dBC, dD, dz, dbias, dstart if start_too else None, s_u, s_dt, s_B, s_C, s_z, s_dy,
+        **shape, **BACKWARD,
     )  # fmt: skip
     dB, dC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(3, 1, 2, 0, 4)
     dA, dD, dbias = (
@@ -361,14 +373,15 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dend: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         u, *others = ctx.saved_tensors
         dy = torch.zeros_like(u) if dy is None else dy
-        grads = torch.ops.mnemoscope.scan_backward.default(dy, dend, u, *others)
+        grads = torch.ops.mnemoscope.scan_backward.default(dy, dend, u, *others, ctx.needs_input_grad[8])
         return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
-_INPUTS = "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor? dt_bias, Tensor start"
+_INPUTS = "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor? dt_bias, Tensor? start"
 _LIBRARY = torch.library.Library("mnemoscope", "FRAGMENT")
 _LIBRARY.define(f"scan({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor)")
-_LIBRARY.define(f"scan_backward(Tensor dy, Tensor? dend, {_INPUTS}, Tensor saved) -> ({', '.join(['Tensor'] * 9)})")
+_GRADIENTS = ", ".join(["Tensor"] * 9)
+_LIBRARY.define(f"scan_backward(Tensor dy, Tensor? dend, {_INPUTS}, Tensor saved, bool start_too) -> ({_GRADIENTS})")
 _LIBRARY.impl("scan", _forward, "CompositeExplicitAutograd")
 _LIBRARY.impl("scan_backward", _backward, "CompositeExplicitAutograd")
 # behind the key itself: torch.library.register_autograd, or a custom_op, costs each call some 40 us
@@ -377,12 +390,15 @@ _LIBRARY.impl("scan", lambda *inputs: _Scan.apply(*inputs), "Autograd")
 
 @torch.library.register_fake("mnemoscope::scan", lib=_LIBRARY)
 def _fake_forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(u, B, others[-2], others[-1])
+    if u.shape[1] == 1 and not others[-1]:
+        return u.new_empty(u.shape), A.new_empty((len(u), *A.shape), dtype=torch.float32), A.new_empty(0)
+    return _outputs(u, B, others[-1])
 
 
 @torch.library.register_fake("mnemoscope::scan_backward", lib=_LIBRARY)
-def _fake_backward(dy: Tensor, dend: Tensor | None, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(dy.new_empty(0) if x is None else x.new_empty(x.shape) for x in inputs[:9])
+def _fake_backward(dy: Tensor, dend: Tensor | None, *inputs: Any) -> tuple[Tensor, ...]:
+    given = (*inputs[:8], inputs[8] if inputs[10] else None)
+    return tuple(dy.new_empty(0) if x is None else x.new_empty(x.shape) for x in given)
 
 
 def selective_scan(
@@ -394,18 +410,19 @@ def selective_scan(
     D: Tensor,
     z: Tensor | None,
     dt_bias: Tensor | None,
-    start: Tensor,
+    start: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`mnemoscope.kernels.scan_ref.selective_scan`; the states are float32.
+    """See :func:`mnemoscope.kernels.scan_ref.selective_scan`; the states are float32, ``start`` zeros if None.
 
     u, dt, z, B and C may be slices of wider tensors along their last dimension: they are read where they are.
 
     Raises:
-        TypeError: ``start`` is not float32 (the reference serves float64).
+        TypeError: a state that is not float32 (the reference serves float64).
         ValueError: no window, no token or no channel.
     """
-    if start.dtype != torch.float32:
-        raise TypeError(f"the triton scan computes in float32, start is {start.dtype}; use the reference backend")
+    exact = A.dtype if start is None else start.dtype
+    if exact == torch.float64 or (start is not None and exact != torch.float32):
+        raise TypeError(f"the triton scan computes in float32, the state is {exact}; use the reference backend")
     if u.numel() == 0:
         raise ValueError(f"nothing to scan: u [windows, tokens, channels] is {list(u.shape)}")
     inputs = (u, dt, A, B, C, D, z, dt_bias, start)

@@ -61,6 +61,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     ("taps", "batch", "length", "d", "programs"),
     [
         (4, 3, 1, 5, 1),
+        (4, 1, 1, 300, 1),
         (4, 3, 2, 5, 1000),
         (4, 2, 3, 5, 4),
         (4, 2, 4, 16, 1000),

@@ -138,7 +138,39 @@ def test_operators():
     torch.library.opcheck(scan.scan.default, (*without, False))
     plain = [v.detach() for v in values.values()]
     y, end, saved = scan.scan.default(*plain, True)
-    torch.library.opcheck(scan.scan_backward.default, (y, end, *plain, saved))
+    torch.library.opcheck(scan.scan_backward.default, (y, end, *plain, saved, True))
+    torch.library.opcheck(scan.scan.default, (*plain[:-1], None, True))
+    torch.library.opcheck(scan.scan_backward.default, (y, None, *plain[:-1], None, saved, False))
+    torch.library.opcheck(
+        scan.scan.default, (*(v[:, :1] if v.ndim > 2 and v.shape[1] == 5 else v for v in plain), False)
+    )
+
+
+def test_no_start_is_a_start_of_zeros():
+    values = inputs(2, 9, 3, 1, 4)
+    values["start"] *= 0
+    compare(values, [*run_without_start(values), *run(triton_scan, values, torch.float32, DEVICE)[-1:]])
+
+
+def run_without_start(values: Inputs) -> list[Tensor]:
+    leaves = {k: v.to(DEVICE).requires_grad_() for k, v in values.items() if k != "start"}
+    y, end = triton_scan(**leaves, start=None)
+    return [y, end, *torch.autograd.grad(y.sum() + 2 * end.sum(), list(leaves.values()))]
+
+
+@pytest.mark.parametrize(("channels", "groups", "n"), [(70, 1, 16), (6, 3, 5), (5, 1, 128)])
+@pytest.mark.parametrize("optional", [True, False])
+def test_one_token(channels, groups, n, optional):
+    """Without gradients: a kernel of its own, more than one program of it, all or none of the optional inputs."""
+    values = inputs(3, 1, channels, groups, n)
+    slow = {k: v.double() for k, v in values.items()}
+    fast = {k: v.to(DEVICE) for k, v in values.items()}
+    if not optional:
+        slow |= {"z": None, "dt_bias": None, "start": torch.zeros_like(slow["start"])}
+        fast |= {"z": None, "dt_bias": None, "start": None}
+    with torch.no_grad():
+        for a, b in zip(triton_scan(**fast), scan_ref.selective_scan(**slow), strict=True):
+            torch.testing.assert_close(a.cpu().double(), b, rtol=1e-5, atol=1e-5)
 
 
 def test_only_the_end_is_used():

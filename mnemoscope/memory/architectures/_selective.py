@@ -32,10 +32,10 @@ class SelectiveAdapter(Adapter):
         """Channels of the convolution."""
 
     @abstractmethod
-    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """One mixer: x [B, L, d], conv [B, conv_channels, K-1], ssm [B, D, N] -> y [B, L, d] and the two states.
 
-        A: minus the exponential of the mixer's A_log, in the dtype of the states.
+        A is minus the exponential of the mixer's A_log, in the dtype of the states; no ssm stands for zeros.
         """
 
     @property
@@ -54,7 +54,6 @@ class SelectiveAdapter(Adapter):
     def hidden(self, ids: Tensor, start: Memory | None) -> tuple[Tensor, Memory]:
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ValueError(f"ids must be [B, L] with L > 0, got {tuple(ids.shape)}")
-        memory = self.empty(ids.shape[0]) if start is None else start
         backbone = self.model.backbone
         h = backbone.embeddings(ids)
         if self.model.config.residual_in_fp32:
@@ -62,6 +61,8 @@ class SelectiveAdapter(Adapter):
         # of all layers at once: a token's step of a small model is as long as its kernels are many
         logs = [layer.mixer.A_log.to(self.state_dtype) for layer in backbone.layers]
         rates = torch._foreach_neg(torch._foreach_exp(logs))
+        taps = self.model.config.conv_kernel
+        nothing = torch.zeros(len(ids), self.conv_channels, taps - 1, dtype=self.state_dtype, device=h.device), None
         y: Tensor | None = None
         end: dict[str, Tensor] = {}
 
@@ -71,8 +72,10 @@ class SelectiveAdapter(Adapter):
 
         for i, layer in enumerate(backbone.layers):
             h, x = read(layer.norm)
-            y, conv, ssm = self.mix(layer.mixer, x, rates[i], memory[f"layers.{i}.conv"], memory[f"layers.{i}.ssm"])
-            end[f"layers.{i}.ssm"], end[f"layers.{i}.conv"] = ssm, conv
+            at = f"layers.{i}"
+            before = nothing if start is None else (start[f"{at}.conv"], start[f"{at}.ssm"])
+            y, conv, ssm = self.mix(layer.mixer, x, rates[i], *before)
+            end[f"{at}.ssm"], end[f"{at}.conv"] = ssm, conv
         return read(backbone.norm_f)[1], Memory(end)
 
     def head(self, hidden: Tensor) -> Tensor:

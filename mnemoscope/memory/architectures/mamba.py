@@ -29,7 +29,7 @@ class MambaAdapter(SelectiveAdapter):
     def conv_channels(self) -> int:
         return self.scan_channels
 
-    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         rank, n = mixer.time_step_rank, mixer.ssm_state_size
         u, z = mixer.in_proj(x).chunk(2, dim=-1)
         u, conv = causal_conv(u, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias, conv, backend=self.scan)

@@ -33,14 +33,14 @@ class Mamba2Adapter(SelectiveAdapter):
         config = self.model.config
         return int(self.scan_channels + 2 * config.n_groups * config.state_size)
 
-    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(self, mixer: Any, x: Tensor, A: Tensor, conv: Tensor, ssm: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         heads, p, groups, n = mixer.num_heads, mixer.head_dim, mixer.n_groups, mixer.ssm_state_size
         inner = heads * p
         projected = mixer.in_proj(x)
         gate, mixed, dt = projected.split([inner, inner + 2 * groups * n, heads], dim=-1)
         mixed, conv = causal_conv(mixed, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias, conv, backend=self.scan)
         u, B, C = mixed.split([inner, groups * n, groups * n], dim=-1)
-        dt = F.softplus(dt.to(ssm.dtype) + mixer.dt_bias.to(ssm.dtype))
+        dt = F.softplus(dt.to(A.dtype) + mixer.dt_bias.to(A.dtype))
         low, high = mixer.time_step_limit
         dt = dt.clamp(low, high)
 
