@@ -1,7 +1,8 @@
-"""All of it in one run:  python -m benchmarks [--quick] [--only steps] [--out DIR] [--published PATH]
+"""All of it in one run:  python -m benchmarks [--quick] [--only steps] [--out DIR] [--published PATH] [--data DIR]
 
-Writes speed.json and speed.md into DIR after every piece of work; parts that an earlier run left there stay, with its
-date.  What cannot run on this machine is in the tables with its reason and without a number.
+Writes speed.json and speed.md into DIR after every piece of work; parts that an earlier run left there, and those of
+the other device, stay with their dates.  What cannot run on this machine is in the tables with its reason and without a
+number.
 """
 
 from __future__ import annotations
@@ -74,13 +75,14 @@ def main() -> None:
     console = Console()
     about = machine(device)
     for part in ("ceilings", *(given.only or PARTS)):
-        held[part] = {"machine": about, "rows": []}
+        name = part + ("" if device.type == "cuda" else show.ON_CPU)
+        held[name] = {"machine": about, "rows": []}
         for row in rows[part]():
             median = row.median if row.seconds else None
-            held[part]["rows"].append({**asdict(row), "median": median})
+            held[name]["rows"].append({**asdict(row), "part": name, "median": median})
             write_atomically(file, json.dumps(held, indent=1))
             write_atomically(given.out / "speed.md", show.markdown(held))
-            console.print(show.line(held, held[part]["rows"][-1]), highlight=False, soft_wrap=True)
+            console.print(show.line(held, held[name]["rows"][-1]), highlight=False, soft_wrap=True)
     console.print(show.table(held))
     console.print(f"{file} and {given.out / 'speed.md'}")
 

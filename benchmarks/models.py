@@ -273,19 +273,14 @@ def decoding(device: torch.device, quick: bool, patience: Patience, published: P
     dtype = torch.bfloat16 if gpu else torch.float32
 
     def own() -> Prepared:
-        decoder = Decoder.from_encoder(adapter(job), 0, 0).eval()
+        decoder = Decoder.from_encoder(adapter(job), 0, 0).to(dtype).eval()
         # no row may end before the others; a head that never says EOS is as fast
         decoder.eos = -1
         writer = Writer(decoder)
-        with torch.no_grad(), job.autocast():
+        with torch.no_grad():
             memory = encode(decoder.adapter, job.ids().to(device))
-
-        def run() -> object:
-            with job.autocast():
-                # a writer's limit is twice the length that it is given
-                return writer.write(memory, job.length // 2)
-
-        return run, job.tokens
+        # a writer's limit is twice the length that it is given
+        return lambda: writer.write(memory, job.length // 2), job.tokens
 
     def with_cache() -> Prepared:
         model = slowly(hugging_face(job.shape, device).to(dtype).eval())

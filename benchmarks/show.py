@@ -7,6 +7,8 @@ from typing import Any
 from rich.table import Table
 
 Record = dict[str, Any]
+#: what the names of parts that were measured on a CPU end with
+ON_CPU = ", on a CPU"
 COLUMNS = ("work", "who", "median", "min to max", "rate", "ours is faster by", "peak", "what else")
 
 
@@ -22,9 +24,10 @@ def _rate(amount: float, unit: str, seconds: float) -> str:
     return f"{value / 1e12:.3g} T{unit}/s" if value >= 1e12 else f"{value / 1e9:.3g} G{unit}/s"
 
 
-def _ceiling(held: Record, who: str) -> float | None:
+def _ceiling(held: Record, row: Record, who: str) -> float | None:
     """FLOP or bytes a second at most, as measured beside; the best repeat, as it is a ceiling."""
-    rows = held.get("ceilings", {}).get("rows", [])
+    part = "ceilings" + (ON_CPU if row["part"].endswith(ON_CPU) else "")
+    rows = held.get(part, {}).get("rows", [])
     return next((r["amount"] / min(r["seconds"]) for r in rows if r["who"] == who and r["seconds"]), None)
 
 
@@ -33,12 +36,12 @@ def derived(held: Record, row: Record) -> dict[str, str]:
     facts, out = row["facts"], dict[str, str]()
     if row["median"] is None:
         return out
-    peak = _ceiling(held, "bfloat16" if "bf16" in row["work"] else "float32")
+    peak = _ceiling(held, row, "bfloat16" if "bf16" in row["work"] else "float32")
     if (flops := facts.get("flops a token")) and peak:
         out["MFU"] = f"{flops * row['amount'] / row['median'] / peak:.1%}"
     if (products := facts.get("seconds of the matrix products alone")) is not None:
         out["matrix products alone"] = f"{facts['tokens a step'] / products:,.0f} tokens/s"
-        if copy := _ceiling(held, "uint8"):
+        if copy := _ceiling(held, row, "uint8"):
             floor = facts["tokens a step"] / (products + facts["bytes a step"] / copy)
             out["floor (products and bytes)"] = f"{floor:,.0f} tokens/s"
             out["share of the floor"] = f"{row['amount'] / row['median'] / floor:.1%}"

@@ -70,7 +70,7 @@ def test_shares_are_of_the_ceilings_measured_beside() -> None:
     """100 tokens a second of 1e9 FLOP each on a machine of 1e12 FLOP/s and 1e9 B/s; products take 0.5 s of a step of
     100 tokens, and its 2.5e8 bytes 0.25 s."""
     row = {
-        **{"work": "step, bf16", "amount": 100.0, "unit": "tokens", "median": 1.0},
+        **{"part": "steps", "work": "step, bf16", "amount": 100.0, "unit": "tokens", "median": 1.0},
         "facts": {
             **{"flops a token": 1e9, "seconds of the matrix products alone": 0.5},
             **{"tokens a step": 100, "bytes a step": 2.5e8},
@@ -84,3 +84,5 @@ def test_shares_are_of_the_ceilings_measured_beside() -> None:
     assert found["MFU"] == "10.0%"
     assert found["matrix products alone"] == "200 tokens/s"
     assert found["share of the floor"] == "75.0%"
+    elsewhere = show.derived({"ceilings": {"rows": ceilings}}, row | {"part": "steps" + show.ON_CPU})
+    assert "MFU" not in elsewhere

@@ -64,8 +64,11 @@ class Slots:
             return
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
+            # what autocast has cast goes when it ends: a recording must cast its own weights, and keep them to itself
+            torch.clear_autocast_cache()
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self._write()
+            torch.clear_autocast_cache()
         self.graph.replay()
 
     def _write(self) -> None:

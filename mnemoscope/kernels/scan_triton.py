@@ -253,8 +253,8 @@ def scan_bwd_kernel(
 
 #: most numbers of the state in a lane, and tokens to a chunk; chunks between two states kept, and to one of the forward
 STATES, TOKENS, PARTS, MERGE = 16, 3, 2, 2
-#: programs that fill the largest device a few times over
-PROGRAMS = 6144
+#: programs that fill the largest device (132 times 12) almost four times over; most tokens of windows that share one
+PROGRAMS, TOGETHER = 6144, 160
 #: registers are what limits the warps in flight
 FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
 BACKWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
@@ -266,9 +266,9 @@ def _shape(u: Tensor, B: Tensor, merge: int, wide: int) -> tuple[tuple[int, int]
     groups, n = B.shape[2], B.shape[3]
     blocks = groups * -(-channels // groups // wide)
     # short windows share a program, which loads A once for all and leaves one partial sum, while programs are plenty
-    windows = max(1, min(128 // length, batch * blocks // PROGRAMS))
+    windows = max(1, min(TOGETHER // length, batch * blocks // PROGRAMS))
     # few chunks, and few tokens beyond the end of the last
-    t = min(range(1, TOKENS + 1), key=lambda t: -(-length // t) * (t + 1))
+    t = min(range(TOKENS, 0, -1), key=lambda t: -(-length // t) * (t + 1))
     if length % (t * merge) and length < 64:
         merge = 1
     k = 4

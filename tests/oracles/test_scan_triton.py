@@ -123,6 +123,7 @@ def test_windows_that_share_a_program(monkeypatch):
     from mnemoscope.kernels import scan_triton
 
     monkeypatch.setattr(scan_triton, "PROGRAMS", 1)
+    monkeypatch.setattr(scan_triton, "TOGETHER", 120)
     values = inputs(5, 40, 2, 1, 4)  # three windows to a program: of three and of two
     assert scan_triton._shape(values["u"], values["B"], 1, 32)[0] == (1, 2)
     compare(values)

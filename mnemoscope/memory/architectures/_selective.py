@@ -59,8 +59,7 @@ class SelectiveAdapter(Adapter):
         if self.model.config.residual_in_fp32:
             h = h.to(self.state_dtype)
         # of all layers at once: a token's step of a small model is as long as its kernels are many
-        logs = [layer.mixer.A_log.to(self.state_dtype) for layer in backbone.layers]
-        rates = torch._foreach_neg(torch._foreach_exp(logs))
+        rates = -torch.stack([layer.mixer.A_log for layer in backbone.layers]).to(self.state_dtype).exp()
         taps = self.model.config.conv_kernel
         nothing = torch.zeros(len(ids), self.conv_channels, taps - 1, dtype=self.state_dtype, device=h.device), None
         y: Tensor | None = None
