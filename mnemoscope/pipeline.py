@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mnemoscope import config, plugins, schema
 from mnemoscope.codec.decoder import Decoder, encode
-from mnemoscope.codec.generate import Reconstruction, Writer
+from mnemoscope.codec.generate import Reconstruction, Texts, Writer
 from mnemoscope.controls import Condition
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
@@ -43,6 +43,9 @@ from mnemoscope.types import IntArray, Window
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
+
+#: tokens in a measuring batch on a CPU, at most
+CPU_TOKENS = 4096
 
 STAGES = ("prepare", "train", "reconstruct", "score", "estimate", "report")
 
@@ -325,12 +328,15 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
         only: measure just the decoders whose name begins so, e.g. ``growing/seed-1``.
     """
     run, study = shop.run, shop.study
+    # a decoder is loaded once, and conditions that share its texts follow each other
     todo = {
         f"{d.name}/seed-{seed}/{condition}/L{length}": (d, seed, condition, length)
         for d in study.decoders
         for seed in d.seeds
-        for condition in d.conditions
+        for trained in dict.fromkeys(plugins.load("condition", condition).trained_as for condition in d.conditions)
         for length in decoders.lengths_of(d, study)
+        for condition in d.conditions
+        if plugins.load("condition", condition).trained_as == trained
     }
     files = {name: run.path / "decoded" / f"{name.replace('/', '.')}.parquet" for name in todo}
     mine = _named(only, {name: (*todo[name], files[name]) for name in todo}, run)
@@ -341,6 +347,7 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
         decoder = shop.decoder().to(shop.accelerator.device).eval()
         writer = Writer(decoder)
         loaded: Path | None = None
+        texts = Texts()
         with shop.progress.task("reconstructing", total, "tokens") as bar:
             for d, seed, condition, length, target in mine:
                 windows = shop.windows.windows[length]
@@ -350,12 +357,12 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
                     file = decoders.find(folder, seed, plugins.load("condition", condition).trained_as, length)
                     if file != loaded:
                         decoders.load_weights(decoder, file)
-                        loaded = file
+                        loaded, texts = file, Texts()
                     key: dict[str, Any] = {"run": study.name, "model": shop.model_name, "decoder": d.name}
                     key |= {"condition": condition, "length": length, "seed": seed}
                     with _decoded(target) as out:
                         seen = 0
-                        for batch in measure(shop, writer, condition, windows, key):
+                        for batch in measure(shop, writer, condition, windows, key, texts):
                             out.write_table(batch)
                             seen += batch.num_rows
                             bar.at(done + seen * length, label)
@@ -374,24 +381,43 @@ def _decoded(target: Path) -> Iterator[pq.ParquetWriter]:
         yield out
 
 
+def batch_windows(shop: Workshop, length: int) -> int:
+    """Windows of a length that are measured together: no more on a CPU than what its caches hold pays for."""
+    most = CPU_TOKENS if shop.accelerator.device.type == "cpu" else shop.study.compute.batch_tokens
+    return max(1, min(most, shop.study.compute.batch_tokens) // length)
+
+
 def measure(
-    shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any]
+    shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any], texts: Texts
 ) -> Iterator[pa.Table]:
-    """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows."""
+    """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows, and so is the decoder
+    whose ``texts`` are given."""
     decoder, device = writer.decoder, shop.accelerator.device
     condition = plugins.load("condition", condition_name)
     read = condition.windows_to_read(windows)
     length = windows[0].length
-    size = max(1, shop.study.compute.batch_tokens // length)
+    held = texts.held(condition.written_as, length)
+    size = batch_windows(shop, length)
     done = 0
     while done < len(windows):
         batch, source = windows[done : done + size], read[done : done + size]
+        names = [w.window_id if condition.reads else "" for w in source]
         ids = np.stack([w.token_ids for w in batch])
         try:
             with torch.no_grad():
                 memory = shop.start(condition, torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
                 nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
-            written = writer.write(memory, length)
+            predictions = predicted.cpu().numpy()
+            # while it predicts the window's own tokens, what it writes is these
+            ends = np.pad(ids, ((0, 0), (0, 1)), constant_values=decoder.eos)
+            for row in np.flatnonzero((predictions == ends).all(1)):
+                held[names[row]] = Reconstruction(ids[row].tolist(), True)
+            # the first row of each text that is missing
+            rows = list({name: row for row, name in reversed([*enumerate(names)]) if name not in held}.values())
+            if rows:
+                new = writer.write(memory.rows(torch.tensor(rows, device=device)), length)
+                held.update(zip((names[row] for row in rows), new, strict=True))
+            written = [held[name] for name in names]
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
                 raise RunError(
@@ -401,7 +427,7 @@ def measure(
             size = len(batch) // 2
         else:
             done += len(batch)
-            yield _columns(shop, key, batch, ids, nats, predicted, written)
+            yield _columns(shop, key, batch, ids, nats.cpu().numpy(), predictions, written)
             continue
         # after the handler, whose traceback holds on to the tensors
         log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
@@ -414,8 +440,8 @@ def _columns(
     key: dict[str, Any],
     batch: Sequence[Window],
     ids: IntArray,
-    nats: Tensor,
-    predicted: Tensor,
+    nats: npt.NDArray[np.float32],
+    predicted: IntArray,
     written: Sequence[Reconstruction],
 ) -> pa.Table:
     """A batch's rows; nats and predicted [windows, L + 1], the last of them EOS."""
@@ -427,8 +453,8 @@ def _columns(
         "char_start": _lists(np.stack([w.char_start for w in batch])),
         "char_end": _lists(np.stack([w.char_end for w in batch])),
         # EOS is scored in training and not here: it is no token of the source
-        "predicted_ids": _lists(predicted[:, :-1].cpu().numpy()),
-        "token_nats": _lists(nats[:, :-1].cpu().numpy()),
+        "predicted_ids": _lists(predicted[:, :-1]),
+        "token_nats": _lists(nats[:, :-1]),
         "reconstruction_ids": [w.ids for w in written],
         "stopped": [w.stopped for w in written],
         "reference": [shop.windows.window_text(w) for w in batch],

@@ -14,11 +14,11 @@ from torch import Tensor
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.memory.memory import Memory
 
-#: tokens written between looks at which rows have ended; each look waits for the device
-STRIDE = 8
-#: rows written at once, at most, and the memory that they may take
-ROWS = 1024
-BYTES = 2 << 30
+#: on a GPU: tokens written between looks at which rows have ended, for each look waits for the device; rows written at
+#: once, at most; and the memory that they may take
+STRIDE, ROWS, BYTES = 8, 1024, 2 << 30
+#: the same on a CPU, where a look costs next to nothing, and states that its caches do not hold cost more than the rest
+CPU_STRIDE, CPU_ROWS, CPU_BYTES = 1, 256, 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,16 @@ class Slots:
         token: the last token of each row [S, 1] int64.
         ended: rows that wrote EOS, and rows without a window [S] bool.
         memory: of each row.
-        out: the last STRIDE tokens of each row [S, STRIDE] int64; EOS after EOS.
+        out: the last ``stride`` tokens of each row [S, stride] int64; EOS after EOS.
     """
 
-    def __init__(self, decoder: Decoder, size: int):
+    def __init__(self, decoder: Decoder, size: int, stride: int):
         device = decoder.adapter.device
         self.decoder, self.size = decoder, size
         self.token = torch.full((size, 1), decoder.bos, dtype=torch.int64, device=device)
         self.ended = torch.ones(size, dtype=torch.bool, device=device)
         self.memory = decoder.adapter.empty(size)
-        self.out = torch.empty(size, STRIDE, dtype=torch.int64, device=device)
+        self.out = torch.empty(size, stride, dtype=torch.int64, device=device)
         self.runs = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -57,7 +57,7 @@ class Slots:
             part[rows] = memory[name].to(part.dtype)
 
     def advance(self) -> None:
-        """Writes STRIDE tokens in every row."""
+        """Writes ``stride`` tokens in every row."""
         self.runs += 1
         if not self.token.is_cuda or self.runs == 1:  # the first run compiles what the recording replays
             self._write()
@@ -73,13 +73,16 @@ class Slots:
 
     def _write(self) -> None:
         token, ended, memory = self.token, self.ended, self.memory
-        for step in range(STRIDE):
+        for step in range(self.out.shape[1]):
             logits, memory = self.decoder.adapter(token, memory)
             token = torch.where(ended.unsqueeze(1), self.decoder.eos, logits.argmax(-1))
             ended = ended | (token.squeeze(1) == self.decoder.eos)
             self.out[:, step] = token.squeeze(1)
         self.token.copy_(token)
         self.ended.copy_(ended)
+        if not token.is_cuda:  # nothing is replayed
+            self.memory = memory
+            return
         for name, part in self.memory.items():
             part.copy_(memory[name])
 
@@ -89,12 +92,18 @@ class Writer:
 
     Keeps its buffers, and on a GPU its recordings, from one call to the next; they stay right when other weights are
     loaded into the decoder.
+
+    Attributes:
+        rows: written at once, at most.
+        stride: tokens written between looks at which rows have ended.
     """
 
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
-        fitting = max(1, BYTES // max(1, decoder.adapter.spec().bytes))
-        self.rows = min(ROWS, 1 << (fitting.bit_length() - 1))
+        on_cpu = decoder.adapter.device.type == "cpu"
+        self.stride, rows, room = (CPU_STRIDE, CPU_ROWS, CPU_BYTES) if on_cpu else (STRIDE, ROWS, BYTES)
+        fitting = max(1, room // max(1, decoder.adapter.spec().bytes))
+        self.rows = min(rows, 1 << (fitting.bit_length() - 1))
         self._slots: dict[int, Slots] = {}
 
     def size(self, rows: int) -> int:
@@ -105,7 +114,7 @@ class Writer:
         """Empty slots for ``rows`` rows, the same ones for the same size."""
         size = self.size(rows)
         if size not in self._slots:
-            self._slots[size] = Slots(self.decoder, size)
+            self._slots[size] = Slots(self.decoder, size, self.stride)
         slots = self._slots[size]
         slots.ended.fill_(True)
         return slots
@@ -117,10 +126,10 @@ class Writer:
         Args:
             memory: of B windows of ``length`` tokens.
         """
-        batch, limit, eos = memory.batch, 2 * length, self.decoder.eos
+        batch, limit, eos, stride = memory.batch, 2 * length, self.decoder.eos, self.stride
         device = self.decoder.adapter.device
         # whole strides; what lies beyond the limit is cut off at the end
-        written = np.full((batch, -(-limit // STRIDE) * STRIDE), eos, dtype=np.int64)
+        written = np.full((batch, -(-limit // stride) * stride), eos, dtype=np.int64)
         slots = self.slots(batch)
         window = np.full(slots.size, -1)  # that each slot holds
         position = np.zeros(slots.size, dtype=np.int64)
@@ -147,9 +156,9 @@ class Writer:
                 busy = np.arange(len(busy))
             slots.advance()
             out = slots.out.cpu().numpy()
-            columns = position[busy, None] + np.arange(STRIDE)
+            columns = position[busy, None] + np.arange(stride)
             written[window[busy, None], columns] = out[busy]
-            position[busy] += STRIDE
+            position[busy] += stride
             done = busy[(out[busy, -1] == eos) | (position[busy] >= limit)]
             window[done] = -1
         return [_reconstruction(row, eos) for row in written[:, :limit]]
@@ -158,3 +167,25 @@ class Writer:
 def _reconstruction(row: np.ndarray, eos: int) -> Reconstruction:
     ends = np.flatnonzero(row == eos)
     return Reconstruction(row[: ends[0]].tolist() if len(ends) else row.tolist(), bool(len(ends)))
+
+
+class Texts:
+    """What one decoder has written, so that nothing is written twice: conditions that hand over the same of the same
+    window give one text, and what hands over nothing gives one for all windows of a length.
+
+    Holds the texts of one length and one way of handing over.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[str, int] | None = None
+        self._held: dict[str, Reconstruction] = {}
+
+    def held(self, written_as: str, length: int) -> dict[str, Reconstruction]:
+        """By the id of the window that was read, "" if none was; to be added to.
+
+        Args:
+            written_as: of the condition.
+        """
+        if self._of != (written_as, length):
+            self._of, self._held = (written_as, length), {}
+        return self._held

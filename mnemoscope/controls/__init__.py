@@ -18,10 +18,13 @@ class Condition(Protocol):
 
     Attributes:
         trained_as: the condition whose decoder is used; its own name if a decoder is trained for it.
+        written_as: the condition whose texts these are too: the same decoder is handed the same of the window that is
+            read, so it writes the same.  Its own name if it hands over something else.
         reads: whether the encoder has to read anything at all.
     """
 
     trained_as: str
+    written_as: str
     reads: bool
 
     def windows_to_read(self, windows: Sequence[Window]) -> Sequence[Window]:

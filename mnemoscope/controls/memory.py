@@ -9,7 +9,7 @@ from mnemoscope.types import Window
 
 
 class RealMemory:
-    trained_as = "memory"
+    trained_as = written_as = "memory"
     reads = True
 
     def windows_to_read(self, windows: Sequence[Window]) -> Sequence[Window]:

@@ -9,7 +9,7 @@ from mnemoscope.types import Window
 
 
 class NoMemory:
-    trained_as = "none"
+    trained_as = written_as = "none"
     reads = False
 
     def windows_to_read(self, windows: Sequence[Window]) -> Sequence[Window]:

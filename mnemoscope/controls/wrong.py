@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mnemoscope.controls.memory import RealMemory
 from mnemoscope.errors import TextError
-from mnemoscope.memory.memory import Memory
 from mnemoscope.types import Window
 
 
-class WrongMemory:
-    trained_as = "memory"
-    reads = True
-
+class WrongMemory(RealMemory):
     def windows_to_read(self, windows: Sequence[Window]) -> Sequence[Window]:
         """Pairs each window with one of another document where there is one, else of another place in its document.
 
@@ -38,9 +35,6 @@ class WrongMemory:
         for place, index in enumerate(order):
             partner[index] = windows[order[(place + shift) % len(order)]]
         return partner
-
-    def hand_over(self, memory: Memory) -> Memory:
-        return memory
 
 
 CONDITION = WrongMemory()

@@ -87,6 +87,14 @@ class TestEveryCondition:
         }
         assert all(torch.equal(memory[part], kept[part]) for part in kept), "the memory that it was given is changed"
 
+    def test_writes_as_a_condition_that_hands_over_the_same(self, condition: Condition) -> None:
+        other = plugins.load("condition", condition.written_as)
+        assert other.written_as == condition.written_as
+        assert (other.trained_as, other.reads) == (condition.trained_as, condition.reads)
+        memory = encode(tiny.adapter("mamba"), tiny.ids(2, 5))
+        one, two = condition.hand_over(memory), other.hand_over(memory)
+        assert all(torch.equal(one[part], two[part]) for part in memory)
+
     def test_what_reads_nothing_hands_nothing_over(self, condition: Condition) -> None:
         memory = encode(tiny.adapter("mamba"), tiny.ids(2, 5))
         if not condition.reads:
