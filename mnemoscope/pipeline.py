@@ -427,7 +427,7 @@ def measure(
             size = len(batch) // 2
         else:
             done += len(batch)
-            yield _columns(shop, key, batch, ids, nats.cpu().numpy(), predictions, written)
+            yield columns(shop, key, batch, ids, nats.cpu().numpy(), predictions, written)
             continue
         # after the handler, whose traceback holds on to the tensors
         log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
@@ -435,7 +435,7 @@ def measure(
             torch.cuda.empty_cache()
 
 
-def _columns(
+def columns(
     shop: Workshop,
     key: dict[str, Any],
     batch: Sequence[Window],

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from mnemoscope import bench, cli, errors
 from mnemoscope.bench import clock, measuring
 from mnemoscope.codec.decoder import Decoder
-from mnemoscope.codec.generate import STRIDE, Slots, Writer
+from mnemoscope.codec.generate import Slots, Writer
 
 
 @pytest.fixture
@@ -89,6 +89,9 @@ def test_strides_worked_by_hand() -> None:
     # 5 windows in 8 slots, the ends in strides: after one stride 3 are left and move to 4 slots, after three strides
     # one is left and moves to 1
     assert measuring.strides([1, 1, 3, 3, 5], partial(_slots, 1024)) == {8: 1, 4: 2, 1: 2}
+    # what needs none is not there
+    assert measuring.strides([0, 1, 0, 1, 3, 3, 5], partial(_slots, 1024)) == {8: 1, 4: 2, 1: 2}
+    assert not measuring.strides([0, 0], partial(_slots, 1024))
     # 2 slots for 3 windows: the third takes the place of the first that ends, and stays alone for one stride
     assert measuring.strides([1, 3, 3], partial(_slots, 2)) == {2: 3, 1: 1}
 
@@ -117,7 +120,7 @@ def test_strides_are_those_that_the_writer_takes(most: int, batch: int, monkeypa
     written = writer.write(memory, length)
     ends = np.array([min(2 * length, len(w.ids) + w.stopped) for w in written])
     assert len(set(ends)) > 1
-    assert measuring.strides(-(-ends // STRIDE), writer.size) == taken
+    assert measuring.strides(ends, writer.size) == taken
 
 
 def test_times_add_up() -> None:

@@ -47,9 +47,13 @@ def write(left: list[int], length: int) -> tuple[list[list[int]], list[bool], in
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 1024])
+@pytest.mark.parametrize("stride", [1, 8])
 @pytest.mark.parametrize("length", [1, 3, 4, 10])
-def test_every_window_is_written_from_its_own_memory(rows: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "ROWS", rows)
+def test_every_window_is_written_from_its_own_memory(
+    rows: int, stride: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "CPU_ROWS", rows)
+    monkeypatch.setattr(generate, "CPU_STRIDE", stride)
     left = [3, 0, -1, 7, 19, 20, 21, 5, -1, 1, 2]
     ids, stopped, _ = write(left, length)
     whole = [[99] * 99 if n < 0 else list(range(n, 0, -1)) for n in left]
@@ -58,11 +62,18 @@ def test_every_window_is_written_from_its_own_memory(rows: int, length: int, mon
 
 
 def test_rows_that_end_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One slot of 30 tokens beside 15 windows of one: two slots need no more steps than the long window alone."""
-    monkeypatch.setattr(generate, "ROWS", 2)
+    """One slot of 30 tokens and EOS beside windows of one: two slots need no more steps than the long window alone."""
+    monkeypatch.setattr(generate, "CPU_ROWS", 2)
+    assert write([30] + [1] * 3, 16)[2] == 31
+    assert write([1] * 8, 16)[2] == 8
+
+
+def test_where_looks_are_dear_rows_leave_only_after_a_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "CPU_ROWS", 2)
+    monkeypatch.setattr(generate, "CPU_STRIDE", 8)
     assert write([30] + [1] * 3, 16)[2] == 32
     assert write([1] * 8, 16)[2] == 32
 
 
 def test_one_window_is_as_many_slots_as_it_needs() -> None:
-    assert write([5], 4) == ([[5, 4, 3, 2, 1]], [True], 8)
+    assert write([5], 4) == ([[5, 4, 3, 2, 1]], [True], 6)

@@ -7,16 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from mnemoscope import pipeline
 from mnemoscope.bench.clock import seconds_of
 from mnemoscope.bench.found import Line
-from mnemoscope.codec.generate import Reconstruction, Writer
-from mnemoscope.memory.memory import Memory
+from mnemoscope.codec.generate import Reconstruction
 from mnemoscope.pipeline import Workshop
 from mnemoscope.train import checkpoint, decoders
 
@@ -54,26 +50,9 @@ def after(shop: Workshop) -> Iterator[Line]:
     yield Line("report", "figures and page", 1, "page", page)
 
 
-class _Guesser(Writer):
-    """Stands for a decoder and its writer: every second token is right."""
-
-    def __init__(self, bos: int) -> None:
-        self.decoder = self.force  # type: ignore[assignment]
-        self.bos, self.rng = bos, np.random.default_rng(0)
-
-    def force(self, memory: Memory, ids: Tensor) -> tuple[Tensor, Tensor]:
-        shape = tuple(ids.shape)
-        shuffled = self.rng.permutation(ids.cpu().numpy().reshape(-1)).reshape(shape)
-        self.guess = np.where(self.rng.random(shape) < 0.5, ids.cpu().numpy(), shuffled)
-        return torch.ones(shape[0], shape[1] + 1), torch.from_numpy(np.pad(self.guess, ((0, 0), (0, 1))))
-
-    def write(self, memory: Memory, length: int) -> list[Reconstruction]:
-        return [Reconstruction(row, True) for row in self.guess.tolist()]
-
-
 def _miniature(shop: Workshop, cells: list[tuple[str, int, str, int]], every: int) -> int:
-    """Writes decoded/, of each ``every``-th window; the tokens in it."""
-    guesser = _Guesser(shop.special[0])
+    """Writes decoded/, of each ``every``-th window, of which every second token is right; the tokens in it."""
+    rng = np.random.default_rng(0)
     tokens = 0
     for name, seed, condition, length in cells:
         windows = shop.windows.windows[length][::every]
@@ -81,8 +60,12 @@ def _miniature(shop: Workshop, cells: list[tuple[str, int, str, int]], every: in
         key |= {"condition": condition, "length": length, "seed": seed}
         target = shop.run.path / "decoded" / f"{name}.{seed}.{condition}.{length}.parquet"
         target.parent.mkdir(exist_ok=True)
-        # "none" needs no encoder
-        pq.write_table(pa.concat_tables(pipeline.measure(shop, guesser, "none", windows, key)), target)
+        ids = np.stack([w.token_ids for w in windows])
+        guess = np.where(rng.random(ids.shape) < 0.5, ids, rng.permuted(ids))
+        # EOS is no token of a window
+        predicted, nats = np.pad(guess, ((0, 0), (0, 1))), np.ones((len(ids), length + 1), np.float32)
+        written = [Reconstruction(row, True) for row in guess.tolist()]
+        pq.write_table(pipeline.columns(shop, key, windows, ids, nats, predicted, written), target)
         tokens += length * len(windows)
     return tokens
 

@@ -1,5 +1,6 @@
-"""Reconstructions.  Each is a sum: reading and scoring a batch, timed; a stride of the writer at each number of slots,
-timed; and the strides that its windows need, counted, from where a few of them ended."""
+"""Reconstructions.  Each is a sum: reading and scoring a batch, timed; and, where the decoder has not written the same
+for another condition, a stride of the writer at each number of slots, timed, times the strides that its windows need,
+counted, from where a few of them ended."""
 
 from __future__ import annotations
 
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from mnemoscope import pipeline, plugins
 from mnemoscope.bench.clock import Batches, Cost, rising, seconds_of
 from mnemoscope.bench.found import Forecast, Line
-from mnemoscope.codec.generate import STRIDE, Reconstruction, Writer
+from mnemoscope.codec.generate import Reconstruction, Texts, Writer
 from mnemoscope.memory.memory import Memory
 from mnemoscope.pipeline import Workshop
 from mnemoscope.train import decoders
@@ -25,24 +27,25 @@ from mnemoscope.types import IntArray, Window
 WRITTEN, WRITING = 16, 12.0
 
 
-class _Brief(Writer):
-    """Writes one stride of each window, and gives it out as often as fills the window."""
+class _Idle(Writer):
+    """Gives out texts that it has not written."""
 
     def write(self, memory: Memory, length: int) -> list[Reconstruction]:
-        # a writer's limit is twice the length that it is given
-        written = super().write(memory, STRIDE // 2)
-        return [Reconstruction((w.ids * length)[:length], w.stopped) for w in written]
+        return [Reconstruction(list(range(length)), False)] * memory.batch
 
 
 def strides(ends: Sequence[int] | IntArray, slots: Callable[[int], int]) -> Counter[int]:
     """How many strides a :class:`Writer` takes at each number of slots.
 
     Args:
-        ends: strides that each window of a batch needs.
+        ends: strides that each window of a batch needs; one that needs none is not written.
         slots: ``Writer.size``.
     """
     counts: Counter[int] = Counter()
     left, waiting = np.empty(0, dtype=np.int64), np.asarray(ends)
+    waiting = waiting[waiting > 0]
+    if not len(waiting):
+        return counts
     size = slots(len(waiting))
     while True:
         room = size - len(left)
@@ -65,14 +68,14 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
     decoder = shop.decoder().to(shop.accelerator.device).eval()
     windows = shop.windows.windows
     used = sorted({length for d in study.decoders for length in decoders.lengths_of(d, study)})
-    full = {length: min(len(windows[length]), max(1, study.compute.batch_tokens // length)) for length in used}
+    full = {length: min(len(windows[length]), pipeline.batch_windows(shop, length)) for length in used}
     # conditions that read cost the same, and so do those that do not
     kinds = {plugins.load("condition", name).reads: name for d in study.decoders for name in d.conditions}
-    brief, writer = _Brief(decoder), Writer(decoder)
+    idle, writer = _Idle(decoder), Writer(decoder)
 
     def read(name: str, length: int, count: int) -> None:
         key = {"run": "", "model": "", "decoder": "", "condition": name, "length": length, "seed": 0}
-        for _ in pipeline.measure(shop, brief, name, _spread(windows[length], count), key):
+        for _ in pipeline.measure(shop, idle, name, _spread(windows[length], count), key, Texts()):
             pass
 
     @torch.no_grad()
@@ -95,33 +98,42 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
         bar.at(3, "ends")
         ends = _ends(shop, writer, found)
 
-    def batch(reads: bool, length: int, count: int, needed: IntArray) -> float:
-        """Seconds of a batch whose windows end as those sampled did, ``needed`` tokens each."""
-        need = np.quantile(-(-needed // STRIDE), (np.arange(count) + 0.5) / count, method="nearest")
-        # reading has one stride in it
+    def written(length: int, count: int, needed: IntArray) -> float:
+        """Seconds of writing so many windows, which end as those sampled did, ``needed`` tokens each."""
+        need = np.quantile(-(-needed // writer.stride), (np.arange(count) + 0.5) / count, method="nearest")
         counts = strides(np.random.default_rng(0).permutation(need), writer.size)
-        counts.subtract(strides(np.ones(count, dtype=np.int64), writer.size))
-        return reading[reads](length, count) + sum(number * stride(size) for size, number in counts.items())
+        return sum(number * stride(size) for size, number in counts.items())
 
-    def cell(reads: bool, length: int, needed: IntArray) -> float:
+    def in_batches(length: int, each: Callable[[int], float]) -> float:
         batches, rest = divmod(len(windows[length]), full[length])
-        seconds = batches * batch(reads, length, full[length], needed)
-        return seconds + (batch(reads, length, rest, needed) if rest else 0.0)
+        return batches * each(full[length]) + (each(rest) if rest else 0.0)
 
     unending = 0.0
     for d in study.decoders:
+        known: set[str] = set()
         for name in d.conditions:
             condition = plugins.load("condition", name)
             tokens, seconds = 0, 0.0
             for length in decoders.lengths_of(d, study):
                 tokens += len(d.seeds) * len(windows[length]) * length
-                # a decoder that can do it ends with its window; the token that says so is written too
-                needed = ends.get((d.name, condition.trained_as, length), np.array([length + 1]))
-                each = cell(condition.reads, length, needed)
+                each = in_batches(length, partial(reading[condition.reads], length))
+
+                def writing(needed: IntArray, reads: bool = condition.reads, length: int = length) -> float:
+                    # without a memory all windows are written alike
+                    return (
+                        in_batches(length, lambda n: written(length, n, needed))
+                        if reads
+                        else written(length, 1, needed)
+                    )
+
+                if condition.written_as not in known:
+                    # a decoder that can do it ends with its window; the token that says so is written too
+                    ended = writing(ends.get((d.name, condition.trained_as, length), np.array([length + 1])))
+                    each += ended
+                    if d.recipe != "trained":
+                        unending += len(d.seeds) * (writing(np.array([2 * length])) - ended)
                 seconds += len(d.seeds) * each
-                if d.recipe != "trained":
-                    longest = cell(condition.reads, length, np.array([2 * length]))
-                    unending += len(d.seeds) * (longest - each)
+            known.add(condition.written_as)
             yield Line("reconstruct", f"{d.name}, {name}", tokens, "tokens", seconds)
     if gpu:
         yield Line("reconstruct", "compiling, recording", len(sizes), "batch sizes", beginning)
@@ -157,8 +169,15 @@ def _ends(shop: Workshop, writer: Writer, found: Forecast) -> dict[tuple[str, st
             # without a memory all windows are written alike
             some = _spread(shop.windows.windows[length], WRITTEN if condition.reads else 1)
             ids = torch.from_numpy(np.stack([w.token_ids for w in some])).to(shop.accelerator.device)
-            written = writer.write(shop.start(condition, ids), length)
-            known = length, np.array([len(w.ids) + w.stopped for w in written])
+            memory = shop.start(condition, ids)
+            with torch.no_grad():
+                predicted = writer.decoder(memory, ids)[1]
+            # what is predicted rightly is not written
+            right = (predicted == F.pad(ids, (0, 1), value=writer.decoder.eos)).all(1).cpu().numpy()
+            written = writer.write(memory.rows(torch.from_numpy(np.flatnonzero(~right)).to(ids.device)), length)
+            needed = np.zeros(len(ids), dtype=np.int64)
+            needed[~right] = [len(w.ids) + w.stopped for w in written]
+            known = length, needed
             ends[*name, length] = known[1]
             last = time.perf_counter() - began
     if trained:
