@@ -328,14 +328,14 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
         only: measure just the decoders whose name begins so, e.g. ``growing/seed-1``.
     """
     run, study = shop.run, shop.study
-    # a decoder is loaded once, and conditions that share its texts follow each other
+    # a decoder is loaded once; conditions that share its texts follow each other, first the one that may predict them
     todo = {
         f"{d.name}/seed-{seed}/{condition}/L{length}": (d, seed, condition, length)
         for d in study.decoders
         for seed in d.seeds
         for trained in dict.fromkeys(plugins.load("condition", condition).trained_as for condition in d.conditions)
         for length in decoders.lengths_of(d, study)
-        for condition in d.conditions
+        for condition in sorted(d.conditions, key=lambda name: plugins.load("condition", name).written_as != name)
         if plugins.load("condition", condition).trained_as == trained
     }
     files = {name: run.path / "decoded" / f"{name.replace('/', '.')}.parquet" for name in todo}

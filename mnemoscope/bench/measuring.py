@@ -111,7 +111,7 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
     unending = 0.0
     for d in study.decoders:
         known: set[str] = set()
-        for name in d.conditions:
+        for name in sorted(d.conditions, key=lambda name: plugins.load("condition", name).written_as != name):
             condition = plugins.load("condition", name)
             tokens, seconds = 0, 0.0
             for length in decoders.lengths_of(d, study):

@@ -1,0 +1,72 @@
+"""Nothing is written twice, and every row is what it would be if each had been written for itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import small
+import torch
+
+from mnemoscope import config, pipeline, plugins, zoo
+from mnemoscope.codec.generate import Reconstruction, Writer
+from mnemoscope.memory.memory import Memory
+from mnemoscope.pipeline import Workshop
+from mnemoscope.rundir import RunDir
+from mnemoscope.train import decoders
+
+CONDITIONS = ("wrong", "none", "memory")
+LENGTHS = (6, 16)
+
+
+def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "name": "shared",
+        "seed": 0,
+        "model": {"name": "mamba-nano"},
+        # several batches a length
+        "compute": {"device": "cpu", "batch_tokens": 32},
+        "text": {"measure": [{"path": "embedded:sampler", "where": {"split": "measure"}}]},
+        "windows": {"lengths": list(LENGTHS), "tokens_per_length": 64},
+        "decoders": [
+            {"name": "shipped", "recipe": "trained", "weights": "mamba-nano", "seeds": [0], "conditions": [*CONDITIONS]}
+        ],
+    }
+    asked: Counter[int] = Counter()
+    write = Writer.write
+
+    def counted(self: Writer, memory: Memory, length: int) -> list[Reconstruction]:
+        asked[length] += memory.batch
+        return write(self, memory, length)
+
+    monkeypatch.setattr(Writer, "write", counted)
+    study = config.load(small.write(values, tmp_path / "study.toml"))
+    run = pipeline.run(study, tmp_path / "run", until="reconstruct")
+
+    shop = Workshop(RunDir.open(run.path))
+    decoder = shop.decoder().eval()
+    missed: Counter[int] = Counter()
+    for name in CONDITIONS:
+        condition = plugins.load("condition", name)
+        decoders.load_weights(decoder, zoo.folder() / f"mamba-nano/decoders/seed-0/{condition.trained_as}.safetensors")
+        for length in LENGTHS:
+            rows = pq.read_table(run.path / "decoded" / f"shipped.seed-0.{name}.L{length}.parquet").to_pylist()
+            windows = shop.windows.windows[length]
+            assert [row["window_id"] for row in rows] == [w.window_id for w in windows]
+            for row, window, source in zip(rows, windows, condition.windows_to_read(windows), strict=True):
+                memory = shop.start(condition, torch.from_numpy(source.token_ids[None]))
+                (alone,) = write(Writer(decoder), memory, length)
+                assert (row["reconstruction_ids"], row["stopped"]) == (alone.ids, alone.stopped)
+                with torch.no_grad():
+                    nats, predicted = decoder(memory, torch.from_numpy(window.token_ids[None]))
+                assert row["predicted_ids"] == predicted[0, :-1].tolist()
+                np.testing.assert_allclose(row["token_nats"], nats[0, :-1].numpy(), atol=1e-4)
+                if name == "memory":
+                    missed[length] += alone.ids != window.token_ids.tolist() or not alone.stopped
+    # some are predicted rightly and some not, or this would show little
+    assert 0 < sum(missed.values()) < sum(len(shop.windows.windows[length]) for length in LENGTHS)
+    # without a memory there is one text a length, and ``wrong`` is what ``memory`` is
+    assert asked == {length: missed[length] + 1 for length in LENGTHS}
