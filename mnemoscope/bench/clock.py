@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from statistics import median
 
 import numpy as np
 import torch
@@ -35,14 +34,13 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def typical(work: Callable[[], object]) -> float:
-    """Median seconds of a call; the first does not count unless it was long."""
-    first = seconds_of(work)
-    if first > ENOUGH:
-        return first
+    """Least seconds of a few calls: others that hold one up make it longer, nothing makes it shorter.  The first, which
+    may compile or load kernels, does not count."""
+    work()
     times = [seconds_of(work)]
     while len(times) < REPEATS and sum(times) < ENOUGH:
         times.append(seconds_of(work))
-    return median(times)
+    return min(times)
 
 
 class Cost:
