@@ -235,14 +235,30 @@ class Pretrain(Section):
 
     architecture: str
     shape: dict[str, int | float | bool | str] = Field(description="fields of the architecture's configuration")
-    vocabulary: Annotated[int, Field(gt=256)] = Field(description="size of the byte-level BPE, special tokens included")
-    tokenizer_bytes: PositiveInt = Field(description="bytes of training text that the tokenizer learns from")
+    tokenizer: str | None = Field(
+        None, description="embedded model, folder or hub name whose tokenizer it takes, instead of learning one"
+    )
+    vocabulary: Annotated[int, Field(gt=256)] | None = Field(
+        None, description="size of the byte-level BPE that is learnt, special tokens included"
+    )
+    tokenizer_bytes: PositiveInt | None = Field(
+        None, description="bytes of training text that the tokenizer learns from"
+    )
     context: PositiveInt
     tokens: PositiveInt
     batch_tokens: PositiveInt
     optimiser: Optimiser
     checkpoint_every: PositiveInt = 500
     held_out_tokens: PositiveInt = Field(description="tokens of text.measure on which the final loss is measured")
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> Pretrain:
+        learnt = (self.vocabulary, self.tokenizer_bytes)
+        if self.tokenizer is None and None in learnt:
+            raise ValueError("give tokenizer (one that exists), or vocabulary and tokenizer_bytes (to learn one)")
+        if self.tokenizer is not None and learnt != (None, None):
+            raise ValueError("a tokenizer that exists is taken as it is: leave out vocabulary and tokenizer_bytes")
+        return self
 
 
 class Study(Section):

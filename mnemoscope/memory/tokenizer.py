@@ -45,14 +45,35 @@ def read_tokenizer(
         raise origin.missing("tokenizer.json", "Give tokenizer = a folder or hub name that has one")
     specials, files = _specials(origin)
     tokenizer = _build(file, specials)
-    if _rows(tokenizer) > config.vocab_size:
+    if rows(tokenizer) > config.vocab_size:
         raise ModelError(
-            f"the tokenizer of {origin.name!r} has {_rows(tokenizer)} ids, the model {source.name!r} "
+            f"the tokenizer of {origin.name!r} has {rows(tokenizer)} ids, the model {source.name!r} "
             f"{config.vocab_size} vocabulary rows",
             remedy="Give the tokenizer that the model was trained with",
         )
     special_tokens(tokenizer, config)
     return tokenizer, [file, *files]
+
+
+def named_tokenizer(name: str) -> tuple[PreTrainedTokenizerFast, list[Path]]:
+    """The tokenizer of an embedded model, folder or hub name, for a model that is yet to be made; and its files.
+
+    Raises:
+        ModelError: there is none, it is corrupt, or it names no token that begins or ends a text.
+    """
+    origin = find(name)
+    file = origin.get("tokenizer.json")
+    if file is None:
+        raise origin.missing("tokenizer.json", "Name a folder or a model that has one")
+    specials, files = _specials(origin)
+    if not specials:
+        raise ModelError(
+            f"the tokenizer of {name!r} names no token that begins or ends a text",
+            remedy="Set bos_token or eos_token in tokenizer_config.json",
+        )
+    first, last = specials.get("bos_token"), specials.get("eos_token")
+    # where one of the two is missing the other serves for both, as in special_tokens
+    return _build(file, {"bos_token": first or last or "", "eos_token": last or first or ""}), [file, *files]
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast, config: Any) -> tuple[int, int]:
@@ -76,7 +97,7 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast, config: Any) -> tuple[int
     bos, eos = (eos if bos is None else bos), (bos if eos is None else eos)
     if bos is None or eos is None:
         raise ModelError(
-            f"the tokenizer ({_rows(tokenizer)} ids, {len(special)} of them special) has no token that begins or ends "
+            f"the tokenizer ({rows(tokenizer)} ids, {len(special)} of them special) has no token that begins or ends "
             f"a text, and the model ({config.vocab_size} vocabulary rows) names none of its special ones",
             remedy="Set bos_token or eos_token in tokenizer_config.json",
         )
@@ -115,6 +136,6 @@ def _build(file: Path, specials: dict[str, str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **specials)
 
 
-def _rows(tokenizer: PreTrainedTokenizerFast) -> int:
+def rows(tokenizer: PreTrainedTokenizerFast) -> int:
     """The least vocabulary that holds every id."""
     return int(max(tokenizer.get_vocab().values(), default=-1)) + 1

@@ -30,6 +30,9 @@ def save(
 ) -> None:
     """Writes ``folder``/latest; ``state`` is what JSON can hold."""
     new, latest, old = folder / "new", folder / "latest", folder / "old"
+    if old.exists() and not latest.exists():
+        # a kill between the two renames below: this is the only whole one until the next is written
+        os.replace(old, latest)
     for stale in (new, old):
         shutil.rmtree(stale, ignore_errors=True)
     new.mkdir(parents=True)

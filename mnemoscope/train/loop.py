@@ -100,10 +100,12 @@ def fit(
         rate = plan.learning_rate(step)
         mean = advance(ids, windows, rate)
         seen += windows * length
+        last = step + 1 == plan.steps
+        if last:
+            mean.item()  # the training's time is that of its work, not of handing it to the device
         elapsed = seconds + time.monotonic() - started
         entry = {**row, "length": length, "step": step, "tokens": seen, "learning_rate": rate, "seconds": elapsed}
         pending.append((entry, mean))
-        last = step + 1 == plan.steps
         # all processes must read at the same steps, so only one alone may go by the clock
         slow = world == 1 and time.monotonic() - shown > READ_AFTER
         if (step + 1) % READ_EVERY == 0 or slow or last:

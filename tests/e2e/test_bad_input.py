@@ -468,6 +468,10 @@ def test_trained_decoders_that_are_not_there_or_damaged(folder: Path, begun: Pat
 # ---- pretraining ----------------------------------------------------------------------------------------------------
 
 PRETRAIN = {
+    "two tokenizers": (
+        study("context = 16", 'context = 16\ntokenizer = "mamba-nano"'),
+        r"pretrain: a tokenizer that exists is taken as it is: leave out vocabulary",
+    ),
     "no such architecture": (study('"mamba"', '"mambo"'), r"no memory named 'mambo'. Did you mean 'mamba'\?"),
     "no such size": (study("state_size", "state_sise"), r"pretrain.shape: MambaConfig has no state_sise. See"),
     "a size of the wrong kind": (study("hidden_size = 16", "hidden_size = 1.5"), r"pretrain.shape: .*hidden_size"),
