@@ -50,12 +50,15 @@ class Section(BaseModel):
 
 
 class Corpus(Section):
-    """A set of documents, and the fields of a record that hold what we need."""
+    """A set of documents, and the fields of a record that hold what we need; ``a.b`` is field b of the object a."""
 
     path: str | None = Field(None, description="file, folder or glob; relative to the data folder")
     dataset: str | None = Field(None, description="Hugging Face dataset name, instead of path")
     dataset_config: str | None = Field(None, description="configuration of the dataset")
     split: str | None = Field(None, description="split of the dataset")
+    dataset_files: str | None = Field(
+        None, description="file or glob in the dataset's repository that is the split, where the library finds it not"
+    )
     text: str = Field("text", description="field that holds the text (ignored for plain text, and beside tokens)")
     tokens: str | None = Field(None, description="field that lists a sentence's tokens; text is built from them")
     space_after: str | None = Field(
@@ -77,16 +80,26 @@ class Corpus(Section):
         "called <pair>/<dialect>, and are one unit of resampling",
     )
     where: dict[str, str] = Field(default_factory=dict, description="only records whose fields have these values")
+    first: PositiveInt | None = Field(None, description="only so many records, the first of those that where admits")
+    records_per_document: PositiveInt | None = Field(
+        None,
+        description="where a corpus of tokens does not say which sentences are one document: so many that follow each "
+        "other are taken as one",
+    )
     weight: PositiveFloat = Field(1.0, description="how often training draws from it, relative to its tokens")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Corpus:
         if (self.path is None) == (self.dataset is None):
             raise ValueError("give exactly one of path and dataset")
+        if self.dataset is None and self.dataset_files is not None:
+            raise ValueError("dataset_files is about a dataset: leave it out")
         if self.dataset is not None and self.split is None:
             raise ValueError("a dataset needs its split")
         if self.space_after is not None and self.tokens is None:
             raise ValueError("space_after is about tokens: give tokens, or leave it out")
+        if self.records_per_document is not None and (self.tokens is None or self.doc_id is not None):
+            raise ValueError("records_per_document is for sentences of tokens without doc_id: leave it out")
         if self.domain is not None and self.domain_name is not None:
             raise ValueError("give domain (a field) or domain_name (a name), not both")
         if self.dialect is not None and self.dialect_name is not None:
@@ -199,6 +212,9 @@ class Annotation(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     kind: str = Field(description="a file in annotate/")
     argument: str = Field("", description="what the annotation is made with: a field's name, a file's path, ...")
+    domains: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] | None = Field(
+        None, description="only documents of these domains; all if left out"
+    )
 
 
 class Estimates(Section):

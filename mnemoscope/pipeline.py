@@ -200,7 +200,12 @@ def _annotate(shop: Workshop) -> None:
         annotator = kind(wanted.argument, reader) if kind.reads else kind(wanted.argument)
         documents = corpora.read_with_record(shop.study.text.measure, annotator.fields)
         with shop.progress.task(f"annotation {wanted.name}", len(texts), "documents") as bar:
-            measured = _counted(((d, r) for d, r in documents if d.doc_id in texts), bar)
+            chosen = (
+                (d, r)
+                for d, r in documents
+                if d.doc_id in texts and (wanted.domains is None or d.domain in wanted.domains)
+            )
+            measured = _counted(chosen, bar)
             annotate.write(annotate.collect(annotator, measured), shop.run.path, wanted.name)
 
 

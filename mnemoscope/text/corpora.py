@@ -1,7 +1,8 @@
 """Corpora in, documents out, one at a time; text is kept exactly as given.
 
 A record is a line of JSON, a row of a Parquet file or of a data set, a sentence of a file of columns, or a whole
-plain-text file.  A document is a record, or, in a corpus of tokens, all successive records of one ``doc_id``.
+plain-text file.  A document is a record, or, in a corpus of tokens, all successive records of one ``doc_id``, or so
+many of them.  A field ``a.b`` is field b of the object in field a, unless a record has a field of that very name.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import count as naturals
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from mnemoscope.text import columns, files, sentences
 from mnemoscope.types import Document
 
 _ROWS = 1024
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +180,19 @@ def _documents(origin: _Origin) -> Iterator[tuple[int, Document, dict[str, Any]]
         for line, record in _chosen(origin):
             yield line, _document(origin, line, record), record
         return
-    field = corpus.doc_id
-    for _, pairs in groupby(_chosen(origin), lambda pair: pair[0] if field is None else repr(pair[1].get(field))):
+    for _, pairs in groupby(_chosen(origin), _document_key(corpus)):
         lines, records = zip(*pairs, strict=True)
         document = _joined(origin, lines, records)
         yield lines[0], document, {name: [r.get(name) for r in records] for name in records[0]}
+
+
+def _document_key(corpus: Corpus) -> Callable[[tuple[int, dict[str, Any]]], Any]:
+    """What successive (line, record) of one document have in common."""
+    if corpus.doc_id is not None:
+        field = corpus.doc_id
+        return lambda pair: repr(_get(pair[1], field))
+    number, each = naturals(), corpus.records_per_document or 1
+    return lambda _: next(number) // each
 
 
 def _joined(origin: _Origin, lines: Sequence[int], records: Sequence[dict[str, Any]]) -> Document:
@@ -211,14 +222,27 @@ def _joined(origin: _Origin, lines: Sequence[int], records: Sequence[dict[str, A
 
 
 def _chosen(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records that the corpus's ``where`` admits."""
+    """The records that the corpus's ``where`` admits, the ``first`` of them; no further record is read."""
+    return islice(_admitted(origin), origin.corpus.first)
+
+
+def _admitted(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
     where = origin.corpus.where
     for line, record in _records(origin):
         for field in where:
-            if field not in record:
+            if _get(record, field) is _MISSING:
                 raise _no_field(origin, line, "where", field, record)
-        if all(str(record[field]) == value for field, value in where.items()):
+        if all(str(_get(record, field)) == value for field, value in where.items()):
             yield line, record
+
+
+def _get(record: Mapping[str, Any], field: str) -> Any:
+    """The value of a field, or ``_MISSING``."""
+    if field in record:
+        return record[field]
+    outer, _, inner = field.partition(".")
+    within = record.get(outer) if inner else None
+    return _get(within, inner) if isinstance(within, Mapping) else _MISSING
 
 
 def _records(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -276,8 +300,9 @@ def _parquet(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
         with pq.ParquetFile(origin.path) as file:
             columns = file.schema_arrow.names
             wanted = {*fields.values(), *origin.corpus.where, *origin.extra}
+            wanted |= {field.partition(".")[0] for field in wanted}
             for option, field in fields.items():
-                if field not in columns:
+                if not {field, field.partition(".")[0]} & {*columns}:
                     raise _no_field(origin, None, option, field, columns)
             for batch in file.iter_batches(batch_size=_ROWS, columns=[c for c in columns if c in wanted]):
                 for record in batch.to_pylist():
@@ -300,7 +325,8 @@ def _dataset(origin: _Origin) -> Iterator[tuple[int, dict[str, Any]]]:
     corpus = origin.corpus
     row = 0
     try:
-        rows = load_dataset(corpus.dataset, corpus.dataset_config, split=corpus.split, streaming=True)
+        chosen = {"data_files": {corpus.split: corpus.dataset_files}} if corpus.dataset_files else {}
+        rows = load_dataset(corpus.dataset, corpus.dataset_config, split=corpus.split, streaming=True, **chosen)
         classes = _classes(rows.features or {})
         for row, record in enumerate(rows, start=1):
             yield row, dict(record) | {f: _named(record[f], names) for f, names in classes.items()}
@@ -350,9 +376,9 @@ def _document(origin: _Origin, line: int, record: dict[str, Any]) -> Document:
 
 
 def _value(origin: _Origin, line: int, record: dict[str, Any], option: str, field: str) -> str:
-    if field not in record:
+    value = _get(record, field)
+    if value is _MISSING:
         raise _no_field(origin, line, option, field, record)
-    value = record[field]
     if option in ("doc_id", "pair") and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
