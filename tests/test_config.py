@@ -54,6 +54,8 @@ where = {{ language = "en", "kind of text" = "news" }}
 dataset = "owner/texts"
 dataset_config = "en"
 split = "train"
+dataset_files = "train/*.parquet"
+first = 1000
 tokens = "words"
 space_after = "spaces"
 domain_name = "news"
@@ -62,6 +64,8 @@ pair = "pair"
 
 [[text.measure]]
 path = "a/measure.jsonl"
+tokens = "words"
+records_per_document = 20
 
 [windows]
 lengths = [4, 16]
@@ -93,6 +97,7 @@ conditions = ["wrong"]
 name = "kinds"
 kind = "fields"
 argument = "spans"
+domains = ["news"]
 
 [estimate]
 by = ["domain", "kinds"]

@@ -352,3 +352,48 @@ def test_the_embedded_sampler_is_a_corpus() -> None:
     found = documents("embedded:sampler", doc_id="doc_id", domain="domain", source="source")
     assert len({d.domain for d in found}) > 1
     assert all(d.text and d.domain and d.source for d in found)
+
+
+# ---- fields within fields, the first records, sentences without documents -------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_field_within_a_field(tmp_path: Path, kind: str) -> None:
+    records = [
+        {"text": "a", "meta": {"set": "ArXiv", "of": {"id": "1"}}},
+        {"text": "b", "meta": {"set": "Github", "of": {"id": "2"}}},
+    ]
+    file = tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        file.write_bytes(jsonl(*records))
+    else:
+        pq.write_table(pa.Table.from_pylist(records), file)
+    found = documents(file, domain="meta.set", doc_id="meta.of.id")
+    assert [(d.doc_id, d.domain) for d in found] == [("1", "ArXiv"), ("2", "Github")]
+    assert [d.text for d in documents(file, where={"meta.set": "Github"})] == ["b"]
+    for field in ("meta.sets", "meta.set.name", "mete.set"):
+        with pytest.raises(TextError, match=f"no field '{field}'"):
+            documents(file, domain=field)
+
+
+def test_a_field_of_the_very_name_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl({"text": "a", "a.b": "plain", "a": {"b": "within"}}))
+    assert documents(tmp_path / "a.jsonl", domain="a.b")[0].domain == "plain"
+
+
+def test_the_first_records_that_where_admits_and_nothing_after_them(tmp_path: Path) -> None:
+    whole = jsonl(*({"text": t, "kind": "xy"[n % 2]} for n, t in enumerate("abcdef")))
+    (tmp_path / "a.jsonl").write_bytes(whole + b"this is never read\n")
+    assert [d.text for d in documents(tmp_path / "a.jsonl", first=2, where={"kind": "y"})] == ["b", "d"]
+    assert [d.text for d in documents(tmp_path / "a.jsonl", first=6)] == list("abcdef")
+    with pytest.raises(TextError, match="not JSON"):
+        documents(tmp_path / "a.jsonl", first=7)
+
+
+def test_so_many_sentences_are_a_document(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(*({"w": [t, "."]} for t in "abcde")))
+    found = documents(tmp_path / "a.jsonl", tokens="w", records_per_document=2)
+    assert [(d.doc_id, len(d.tokens)) for d in found] == [("a.jsonl:1", 2), ("a.jsonl:3", 2), ("a.jsonl:5", 1)]
+    assert [t for d in found for t in d.text.split()] == list("a.b.c.d.e.")
+    with pytest.raises(ValueError, match="records_per_document is for sentences of tokens without doc_id"):
+        corpus("a", records_per_document=2)
