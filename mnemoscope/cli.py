@@ -201,6 +201,25 @@ def report(
     _done(folder)
 
 
+@app.command()
+def figures(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="run folders: one, or several of other models and texts", show_default=False
+        ),
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="folder to write to", show_default=False)],
+) -> None:
+    """Every figure and table of a paper from runs: SVG, PDF, Markdown, LaTeX; says which the runs cannot fill."""
+    from mnemoscope.report import export
+
+    made = export.write(folders, out_dir)
+    out.print(Text.assemble((f"{out_dir / 'index.md'}", "bold"), f"  {', '.join(made.figures)}"), soft_wrap=True)
+    for name, takes in made.absent.items():
+        out.print(Text.assemble((f"no {name}", "dim"), f"  takes {takes}"), soft_wrap=True)
+
+
 def _done(folder: Path) -> None:
     out.print(Text.assemble((f"{folder / 'report.html'}", "bold"), "  open it in a browser"), soft_wrap=True)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import math
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -16,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mnemoscope.report import words
-from mnemoscope.report.charts import Chart, Panel, Point, Series
+from mnemoscope.report.charts import PALETTE, Chart, Panel, Point, Series
 
 #: (matplotlib, plotly)
 _MARKERS = (
@@ -27,6 +29,8 @@ _MARKERS = (
     ("v", "triangle-down"),
     ("X", "x"),
 )
+#: beyond as many series as there are colours, lines are dashed (matplotlib, plotly)
+_DASHES = (("-", "solid"), ("--", "dash"), (":", "dot"))
 _HEIGHT = 300  # pixels of a panel on the page
 _ROW = 30  # pixels of a category of a dot plot
 _BAND = 0.16  # opacity
@@ -45,18 +49,24 @@ def _scaled(panel: Panel, value: float) -> float:
     return 100 * value if panel.unit == "fraction" else value
 
 
-def _spread(ends: list[float], gap: float) -> list[float]:
-    """``ends`` moved apart to be at least ``gap`` from each other, keeping their order and their middle."""
+def _spread(ends: list[float], gap: float, low: float, high: float) -> list[float]:
+    """``ends`` moved apart to be at least ``gap`` from each other and to lie in ``low`` to ``high``, as little as that
+    takes, keeping their order; evenly, where they are too many."""
+    gap = min(gap, (high - low) / max(len(ends) - 1, 1))
     order = sorted(range(len(ends)), key=lambda i: ends[i])
     placed: list[list[int]] = []  # clusters of indices that touch
     centre: list[float] = []
+
+    def inside(middle: float, count: int) -> float:
+        reach = gap * (count - 1) / 2
+        return min(max(middle, low + reach), high - reach)
+
     for i in order:
         placed.append([i])
-        centre.append(ends[i])
-        while len(placed) > 1 and centre[-1] - centre[-2] < gap * (len(placed[-1]) + len(placed[-2])) / 2:
+        centre.append(inside(ends[i], 1))
+        while len(placed) > 1 and centre[-1] - centre[-2] < gap * (len(placed[-1]) + len(placed[-2])) / 2 - 1e-9 * gap:
             merged = placed[-2] + placed[-1]
-            middle = (centre[-2] * len(placed[-2]) + centre[-1] * len(placed[-1])) / len(merged)
-            placed[-2:], centre[-2:] = [merged], [middle]
+            placed[-2:], centre[-2:] = [merged], [inside(sum(ends[k] for k in merged) / len(merged), len(merged))]
     out = list(ends)
     for cluster, middle in zip(placed, centre, strict=True):
         for k, i in enumerate(cluster):
@@ -64,8 +74,21 @@ def _spread(ends: list[float], gap: float) -> list[float]:
     return out
 
 
+def _marker(i: int) -> tuple[str, str]:
+    """Of series ``i``: another one whenever colours repeat."""
+    return _MARKERS[(i + i // len(_MARKERS)) % len(_MARKERS)]
+
+
+def _dash(i: int) -> tuple[str, str]:
+    return _DASHES[i // len(PALETTE) % len(_DASHES)]
+
+
 def _short(label: str) -> str:
     return label if len(label) <= 20 else label[:19] + "…"
+
+
+def _logarithmic(chart: Chart, panel: Panel) -> bool:
+    return bool(chart.ticks) and not panel.x_label
 
 
 def _ends(panel: Panel) -> list[tuple[Series, Point]]:
@@ -142,18 +165,18 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
             x=x,
             y=[_scaled(panel, p.value) for p in series.points],
             mode="lines+markers" if len(x) <= 20 else "lines",
-            line={"color": series.colour, "width": 2.5},
-            marker={"symbol": _MARKERS[i % len(_MARKERS)][1], "size": 8, "color": series.colour},
+            line={"color": series.colour, "width": 2.5, "dash": _dash(i)[1]},
+            marker={"symbol": _marker(i)[1], "size": 8, "color": series.colour},
             text=[_hover(panel, series, p, chart.band) for p in series.points],
             hovertemplate="%{text}<extra></extra>",
             name=series.label,
         )
     ends = _ends(panel)
     pixels = (_HEIGHT - 70) / (high - low)
-    at = _spread([_scaled(panel, p.value) * pixels for _, p in ends], 16)
+    at = _spread([_scaled(panel, p.value) * pixels for _, p in ends], 16, low * pixels, high * pixels)
     for (series, point), place in zip(ends, at, strict=True):
         figure.add_annotation(
-            x=math.log10(float(point.x)) if chart.ticks else point.x,  # annotations take the logarithm
+            x=math.log10(float(point.x)) if _logarithmic(chart, panel) else point.x,  # annotations take the logarithm
             y=_scaled(panel, point.value),
             yshift=place - _scaled(panel, point.value) * pixels,
             text=_escaped(series.label),
@@ -165,16 +188,18 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     longest = max((len(s.label) for s, _ in ends), default=0)
     figure.update_layout(height=_HEIGHT, margin={"l": 58, "r": 16 + 8 * longest, "t": 10, "b": 50})
     numbers = [float(p.x) for s in panel.series for p in s.points]
-    across = [math.log10(n) for n in numbers] if chart.ticks else numbers
+    across = [math.log10(n) for n in numbers] if _logarithmic(chart, panel) else numbers
     air = 0.05 * (max(across) - min(across)) or 0.1
     figure.update_xaxes(
         range=[min(across) - air, max(across) + air],  # plotly's own would make room for the labels again
-        title={"text": chart.x_label, "standoff": 8, "font": {"size": 13}},
+        title={"text": panel.x_label or chart.x_label, "standoff": 8, "font": {"size": 13}},
         zeroline=False,
         showgrid=False,
         ticks="outside",
     )
-    if chart.ticks:
+    if panel.names:
+        figure.update_xaxes(tickvals=list(range(len(panel.names))), ticktext=list(map(_escaped, panel.names)))
+    elif _logarithmic(chart, panel):
         figure.update_xaxes(
             type="log", tickvals=list(chart.ticks), ticktext=[f"{t:g}" for t in chart.ticks], minor={"ticks": ""}
         )
@@ -191,7 +216,7 @@ def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
             x=[_scaled(panel, p.value) for p in points],
             y=[categories.index(str(p.x)) + dodge for p in points],
             mode="markers",
-            marker={"symbol": _MARKERS[i % len(_MARKERS)][1], "size": 9, "color": series.colour},
+            marker={"symbol": _marker(i)[1], "size": 9, "color": series.colour},
             error_x={
                 "array": [_scaled(panel, p.high - p.value) for p in points],
                 "arrayminus": [_scaled(panel, p.value - p.low) for p in points],
@@ -227,51 +252,86 @@ def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
 
 _STYLE = {
     "font.size": 9,
+    "font.family": "DejaVu Sans",  # which matplotlib brings: the same file everywhere
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.linewidth": 0.6,
-    "svg.fonttype": "none",
+    "svg.fonttype": "path",
     "svg.hashsalt": "mnemoscope",  # the same chart gives the same file
+    "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
 }
+#: by kind of file, what it is saved with; nothing that says when
+_FILES: dict[str, dict[str, Any]] = {
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+    "png": {"dpi": 200},
+}
+_MANY = 8  # lines, beyond which their labels are small
+_COLUMNS = 2  # panels side by side
+_WIDTH = 3.6  # inches of a panel
 
 
-def paper(chart: Chart) -> dict[str, bytes]:
-    """The chart as files: ``{"svg": ..., "png": ...}``, a row per tab."""
+def paper(chart: Chart, kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, bytes]:
+    """The chart as files, of the kinds svg, pdf and png; a row, or several, per tab."""
     with matplotlib.rc_context(_STYLE):
         figure = draw(chart)
-        figure.draw_without_rendering()  # lays it out, once for both files
+        figure.draw_without_rendering()  # lays it out, once for all files
         figure.set_layout_engine("none")
         out = {}
-        for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
+        for kind in kinds:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, **options)
+            figure.savefig(buffer, format=kind, **_FILES[kind])
             out[kind] = buffer.getvalue()
     return out
 
 
 def draw(chart: Chart) -> Figure:
     """The chart with matplotlib, on a figure of its own."""
-    tabs = chart.tabs
-    columns = max(sum(p.tab == t for p in chart.panels) for t in tabs)
-    tallest = max((len({p.x for s in panel.series for p in s.points}) for panel in chart.panels), default=1)
-    height = 2.4 if chart.kind == "lines" else 0.9 + 0.26 * tallest
-    figure = Figure(figsize=(3.6 * columns, height * len(tabs)), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(tabs), columns, squeeze=False)
-    for row, tab in enumerate(tabs):
+    rows: list[list[Panel]] = []
+    for tab in chart.tabs:
         panels = [p for p in chart.panels if p.tab == tab]
-        for column in range(columns):
-            axes = grid[row, column]
-            if column >= len(panels):
+        rows += [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
+    columns = max(map(len, rows))
+    heights = [max(_height(chart, panel) for panel in row) for row in rows]
+    figure = Figure(figsize=(_WIDTH * columns, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for i, row in enumerate(rows):
+        for axes, panel in zip_longest(grid[i], row):
+            if panel is None:
                 axes.set_axis_off()
                 continue
-            panel = panels[column]
             (_axes_lines if chart.kind == "lines" else _axes_dots)(axes, chart, panel)
             # a "$" in a name is a "$", not mathematics
-            axes.set_title(f"{panel.title}{', ' + tab if tab else ''}".replace("$", r"\$"))
+            title = f"{panel.title}{', ' + panel.tab if panel.tab else ''}".replace("$", r"\$")
+            axes.set_title("\n".join(wrap(title, 42)))
+    if chart.kind == "dots":
+        _legend(figure)
     return figure
+
+
+def _height(chart: Chart, panel: Panel) -> float:
+    """In inches."""
+    if chart.kind == "lines":
+        return 3.2 if len(panel.series) > _MANY else 2.4
+    return 0.9 + 0.26 * len({p.x for s in panel.series for p in s.points})
+
+
+def _legend(figure: Figure) -> None:
+    """One for all panels, below them: among the dots it would hide some."""
+    found = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=min(len(found), 3),
+        frameon=False,
+        fontsize=8,
+    )
 
 
 def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
@@ -279,30 +339,39 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
         x = [float(p.x) for p in series.points]
         low, high = ([_scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))
         axes.fill_between(x, low, high, color=series.colour, alpha=_BAND, linewidth=0)
-        marker = _MARKERS[i % len(_MARKERS)][0] if len(x) <= 20 else None
+        marker = _marker(i)[0] if len(x) <= 20 else None
         y = [_scaled(panel, p.value) for p in series.points]
-        axes.plot(x, y, color=series.colour, marker=marker, markersize=4, linewidth=1.4)
+        axes.plot(x, y, _dash(i)[0], color=series.colour, marker=marker, markersize=4, linewidth=1.4)
     bottom, top = _limits(chart, panel)
     axes.set_ylim(bottom, top)
-    if chart.ticks:
+    if panel.names:
+        axes.set_xticks(range(len(panel.names)), panel.names, fontsize=7.5)
+    elif _logarithmic(chart, panel):
         axes.set_xscale("log")
-        axes.set_xticks(chart.ticks, [f"{t:g}" for t in chart.ticks])
+        axes.set_xticks(chart.ticks, [f"{t:g}" for t in chart.ticks], fontsize=8)
         axes.set_xticks([], minor=True)
+        axes.set_xlim(min(chart.ticks) / 1.2, max(chart.ticks) * 1.2)
     ends = _ends(panel)
-    for (series, point), at in zip(
-        ends, _spread([_scaled(panel, p.value) for _, p in ends], 0.075 * (top - bottom)), strict=True
-    ):
+    values = [_scaled(panel, p.value) for _, p in ends]
+    many = len(ends) > _MANY
+    axes_end = max((p.x for _, p in ends), default=0)
+    places = _spread(values, (0.06 if many else 0.075) * (top - bottom), bottom, top)
+    for (series, point), value, at in zip(ends, values, places, strict=True):
+        # lines that end early have their labels with the others
+        moved = many and (abs(at - value) > 0.03 * (top - bottom) or point.x != axes_end)
         axes.annotate(
             series.label.replace("$", r"\$"),
-            (float(point.x), at),
-            xytext=(6, 0),
-            textcoords="offset points",
+            (float(point.x), value),
+            xytext=(1.07, at) if many else (6, at),
+            textcoords=("axes fraction" if many else "offset points", "data"),
             color=series.colour,
+            fontsize=7 if many else 8,
             va="center",
             annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": series.colour, "linewidth": 0.5} if moved else None,
         )
     _finish(axes, panel, axes.yaxis)
-    axes.set_xlabel(chart.x_label)
+    axes.set_xlabel(panel.x_label or chart.x_label)
 
 
 def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
@@ -313,18 +382,21 @@ def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
         x = [_scaled(panel, p.value) for p in series.points]
         low, high = ([_scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))
         axes.hlines(y, low, high, color=series.colour, linewidth=1.4)
-        marker = _MARKERS[i % len(_MARKERS)][0]
+        marker = _marker(i)[0]
         axes.plot(x, y, color=series.colour, marker=marker, markersize=4.5, linestyle="none", label=series.label)
     axes.set_yticks(range(len(categories)), [_short(c).replace("$", r"\$") for c in categories])
     axes.set_ylim(-0.6, len(categories) - 0.4)
     axes.set_xlim(_limits(chart, panel))
     axes.tick_params(axis="y", length=0)
-    axes.legend(frameon=False, fontsize=8, loc="best")
     _finish(axes, panel, axes.xaxis)
 
 
 def _finish(axes: Axes, panel: Panel, value_axis: Any) -> None:
-    if panel.unit == "fraction":
-        value_axis.set_major_formatter(lambda v, _: f"{v:g} %")
+    suffix = " %" if panel.unit == "fraction" else ""
+    value_axis.set_major_formatter(lambda v, _: f"{v:g}{suffix}".replace("-", "−"))
     value_axis.grid(True, linewidth=0.4, alpha=0.4)
+    across = value_axis.axis_name == "x"
+    low, high = axes.get_xlim() if across else axes.get_ylim()
+    if low < 0 < high:
+        (axes.axvline if across else axes.axhline)(0, color="#767676", linewidth=0.6, zorder=0.5)
     axes.set_axisbelow(True)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
-from mnemoscope.report import browser, charts, figures, words
+from mnemoscope.report import browser, catalogue, charts, figures, words
 from mnemoscope.rundir import write_atomically
 from mnemoscope.stats import compare
 
@@ -40,7 +40,7 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     curves = _table(run_folder, "curves") if (run_folder / "curves.parquet").exists() else None
     decoders = [d.name for d in study.decoders if d.name in set(estimates["decoder"])]
     effects = _table(run_folder, "effects") if (run_folder / "effects.parquet").exists() else None
-    shown = charts.of_run(estimates, curves, decoders) + (charts.of_effects(effects) if effects is not None else [])
+    shown = catalogue.of_run(estimates, curves, decoders, effects)
     for chart in shown:
         for kind, content in figures.paper(chart).items():
             write_atomically(run_folder / "figures" / f"{chart.name}.{kind}", content)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from mnemoscope import plugins
@@ -52,6 +54,18 @@ def counted(row: dict[str, Any]) -> str:
 
 def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def spans(notes: Iterable[str]) -> str:
+    """Of several ``counted`` or ``count``: ``16 to 2,304 tokens, 12 documents``; empty if there is none."""
+    found: dict[str, list[int]] = {}
+    for number, noun in (m.groups() for note in notes for m in re.finditer(r"([\d,]*\d) (\w+)", note)):
+        found.setdefault(noun.removesuffix("s"), []).append(int(number.replace(",", "")))
+    parts = []
+    for noun, numbers in found.items():
+        low, high = min(numbers), max(numbers)
+        parts.append(count(high, noun) if low == high else f"{low:,} to {count(high, noun)}")
+    return ", ".join(parts)
 
 
 def units(metric: str) -> str:
