@@ -14,7 +14,7 @@ from synthetic_run import make_run
 
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
-from mnemoscope.report import browser, charts, figures, html, markdown, words
+from mnemoscope.report import browser, catalogue, charts, figures, groups, html, markdown, words
 from mnemoscope.stats import effects
 from mnemoscope.stats.estimate import estimate
 
@@ -195,7 +195,8 @@ def test_the_summary_shows_interval_and_n(full: tuple[Path, Study, Page]) -> Non
 def test_every_figure_has_its_numbers_files_and_command(full: tuple[Path, Study, Page]) -> None:
     folder, study, page = full
     names = set(page.data("figures"))
-    assert names == {"retention", "omission", "decoders", "by-domain", "by-dialect", "by-position", "learning"}
+    by_length = {"retention", "omission", "decoders", "rouge", "domain-length", "dialect-length"}
+    assert names == by_length | {"by-domain", "by-dialect", "by-position", "learning"}
     for name in names:
         assert {t for t, a in page.tags if a.get("id") == name} == {"figure"}
         svg = (folder / "figures" / f"{name}.svg").read_text()
@@ -203,7 +204,7 @@ def test_every_figure_has_its_numbers_files_and_command(full: tuple[Path, Study,
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"figures/{name}.svg" in page.text
     assert page.text.count(f"mnemoscope report {folder.name}") >= len(names)
-    shown = charts.of_run(estimates_of(folder), pl.read_parquet(folder / "curves.parquet"), ["growing", "fixed"])
+    shown = catalogue.of_run(estimates_of(folder), pl.read_parquet(folder / "curves.parquet"), ["growing", "fixed"])
     for chart in shown:
         for point in charts.rows(chart):
             assert f"{point['value']}{point['interval']}{point['note']}" in page.text
@@ -323,13 +324,17 @@ def test_numbers(value: float, unit: str, expected: str) -> None:
 
 
 def test_labels_keep_their_distance_and_their_order() -> None:
-    """Ends at 0, 1, 2 and 50 with a gap of 10: the three make a block around their middle, 1."""
-    assert figures._spread([1.0, 0.0, 50.0, 2.0], 10) == [1.0, -9.0, 50.0, 11.0]
+    """Ends at 0, 1, 2 and 50 with a gap of 10: the three make a block around their middle, 1, or, where nothing may lie
+    below 0, from 0 up; five labels in a room for three stand evenly."""
+    assert figures._spread([1.0, 0.0, 50.0, 2.0], 10, -100, 100) == [1.0, -9.0, 50.0, 11.0]
+    assert figures._spread([1.0, 0.0, 50.0, 2.0], 10, 0, 50) == [10.0, 0.0, 50.0, 20.0]
+    assert figures._spread([3.0, 3.0, 3.0, 3.0, 3.0], 10, 0, 20) == pytest.approx([0, 5, 10, 15, 20])
+    assert figures._spread([], 10, 0, 50) == []
 
 
 def test_the_same_chart_gives_the_same_file(full: tuple[Path, Study, Page]) -> None:
     folder, _, _ = full
-    chart = charts.of_run(estimates_of(folder), None, ["growing", "fixed"])[0]
+    chart = catalogue.of_run(estimates_of(folder), None, ["growing", "fixed"])[0]
     assert figures.paper(chart) == figures.paper(chart)
 
 
@@ -369,7 +374,7 @@ def test_differences_are_on_the_page_and_in_the_tables(tmp_path: Path, unprinted
     for row in table.iter_rows(named=True):
         said = words.effect(row)
         assert f"{said['group']} − {said['base']}{said['value']}{said['interval']}{said['p']}" in page.text
-    (chart,) = charts.of_effects(table)
+    (chart,) = groups.of_effects(table)
     assert {s.label for p in chart.panels for s in p.series} == {"as it is", "controls held constant"}
     assert {p.x for panel in chart.panels for s in panel.series for p in s.points} == {HOSTILE, "mathematics"}
     assert "effects-domain" in page.data("figures")

@@ -144,8 +144,9 @@ def _of_batch(batch: list[Source]) -> Iterator[Chart]:
         if run.effects is not None:
             for chart in map(longest, groups.of_effects(run.effects)):
                 model = run.label.partition(",")[0]
-                several = {"name": f"{chart.name}-{model}", "title": f"{chart.title}, {model}"}
-                yield replace(chart, **several) if len(batch) > 1 else chart
+                if len(batch) > 1:
+                    chart = replace(chart, name=f"{chart.name}-{model}", title=f"{chart.title}, {model}")
+                yield chart
 
 
 def longest(chart: Chart) -> Chart:

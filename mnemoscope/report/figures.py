@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mnemoscope.report import words
 from mnemoscope.report.charts import PALETTE, Chart, Panel, Point, Series
@@ -34,6 +35,7 @@ _DASHES = (("-", "solid"), ("--", "dash"), (":", "dot"))
 _HEIGHT = 300  # pixels of a panel on the page
 _ROW = 30  # pixels of a category of a dot plot
 _BAND = 0.16  # opacity
+_MANY = 8  # lines, beyond which their labels are small and in one column
 
 
 def _limits(chart: Chart, panel: Panel) -> tuple[float, float]:
@@ -173,10 +175,13 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
         )
     ends = _ends(panel)
     pixels = (_HEIGHT - 70) / (high - low)
+    many = len(ends) > _MANY
     at = _spread([_scaled(panel, p.value) * pixels for _, p in ends], 16, low * pixels, high * pixels)
     for (series, point), place in zip(ends, at, strict=True):
         figure.add_annotation(
-            x=math.log10(float(point.x)) if _logarithmic(chart, panel) else point.x,  # annotations take the logarithm
+            # annotations take the logarithm; of many lines, those that end early have their labels with the others
+            x=1 if many else math.log10(float(point.x)) if _logarithmic(chart, panel) else point.x,
+            xref="paper" if many else "x",
             y=_scaled(panel, point.value),
             yshift=place - _scaled(panel, point.value) * pixels,
             text=_escaped(series.label),
@@ -187,8 +192,10 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
         )
     longest = max((len(s.label) for s, _ in ends), default=0)
     figure.update_layout(height=_HEIGHT, margin={"l": 58, "r": 16 + 8 * longest, "t": 10, "b": 50})
-    numbers = [float(p.x) for s in panel.series for p in s.points]
-    across = [math.log10(n) for n in numbers] if _logarithmic(chart, panel) else numbers
+    if _logarithmic(chart, panel):
+        across = [math.log10(t) for t in chart.ticks]
+    else:
+        across = [float(p.x) for s in panel.series for p in s.points]
     air = 0.05 * (max(across) - min(across)) or 0.1
     figure.update_xaxes(
         range=[min(across) - air, max(across) + air],  # plotly's own would make room for the labels again
@@ -258,6 +265,9 @@ _STYLE = {
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.linewidth": 0.6,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "svg.fonttype": "path",
     "svg.hashsalt": "mnemoscope",  # the same chart gives the same file
     "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
@@ -268,7 +278,7 @@ _FILES: dict[str, dict[str, Any]] = {
     "pdf": {"metadata": {"CreationDate": None}},
     "png": {"dpi": 200},
 }
-_MANY = 8  # lines, beyond which their labels are small
+_LEADER = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
 _COLUMNS = 2  # panels side by side
 _WIDTH = 3.6  # inches of a panel
 
@@ -345,10 +355,10 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
     bottom, top = _limits(chart, panel)
     axes.set_ylim(bottom, top)
     if panel.names:
-        axes.set_xticks(range(len(panel.names)), panel.names, fontsize=7.5)
+        axes.set_xticks(range(len(panel.names)), panel.names)
     elif _logarithmic(chart, panel):
         axes.set_xscale("log")
-        axes.set_xticks(chart.ticks, [f"{t:g}" for t in chart.ticks], fontsize=8)
+        axes.set_xticks(chart.ticks, [f"{t:g}" for t in chart.ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlim(min(chart.ticks) / 1.2, max(chart.ticks) * 1.2)
     ends = _ends(panel)
@@ -362,13 +372,13 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
         axes.annotate(
             series.label.replace("$", r"\$"),
             (float(point.x), value),
-            xytext=(1.07, at) if many else (6, at),
+            xytext=(1.07, at) if many else (10, at),
             textcoords=("axes fraction" if many else "offset points", "data"),
             color=series.colour,
             fontsize=7 if many else 8,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": series.colour, "linewidth": 0.5} if moved else None,
+            arrowprops={**_LEADER, "color": series.colour} if moved else None,
         )
     _finish(axes, panel, axes.yaxis)
     axes.set_xlabel(panel.x_label or chart.x_label)
@@ -388,6 +398,7 @@ def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
     axes.set_ylim(-0.6, len(categories) - 0.4)
     axes.set_xlim(_limits(chart, panel))
     axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     _finish(axes, panel, axes.xaxis)
 
 

@@ -57,7 +57,7 @@ def by_group(by: str, rows: pl.DataFrame, colour: dict[str, str], effects: pl.Da
             panels += _losses(at_length, colour, tab)
         elif effects is not None:
             panels += _published(by, effects.filter(pl.col("length") == length), colour, groups, tab)
-        if by == "surprisal" and bins is not None:
+        if by == "surprisal" and length == published.PASSAGES:
             panels.append(published.by_perplexity(tab))
     kind: Literal["lines", "dots"] = "lines" if by == "position" or bins is not None else "dots"
     label = "position in the window" if by == "position" else _unit(by, rows["group"]) if bins is not None else ""
@@ -70,7 +70,7 @@ def by_group(by: str, rows: pl.DataFrame, colour: dict[str, str], effects: pl.Da
 def _caption(by: str, panels: list[Panel], binned: bool) -> str:
     if by == "position":
         text = "Position 0 was read first, and had most to survive."
-        if any(p.scale == "share" for p in panels):
+        if any(p.scale.startswith("share") for p in panels):
             text += (
                 " The share of all losses that fall in a bin has no interval; of a token that occurs several times, it"
                 " takes the last for the lost ones."
@@ -79,10 +79,10 @@ def _caption(by: str, panels: list[Panel], binned: bool) -> str:
             text += f" Published ({published.SOURCE}): omitted tokens by position."
     elif binned:
         text = "Tokens without a label are left out."
-        if by == "surprisal":
+        if any(s.label == "published" for p in panels for s in p.series):
             text += (
-                f" Published ({published.SOURCE}): passages of 256 tokens by their perplexity, which is another "
-                "quantity than a token’s surprisal; bins of fewer than 10 passages are left out."
+                f" Published ({published.SOURCE}): passages of {published.PASSAGES} tokens by their perplexity, "
+                "which is another quantity than a token’s surprisal; bins of fewer than 10 passages are left out."
             )
     else:
         text = "Sorted by what the memory keeps, the worst kept below."
@@ -179,7 +179,7 @@ def _losses(rows: pl.DataFrame, colour: dict[str, str], tab: str) -> list[Panel]
     if not found:
         return []
     found += published.losses(bins, rows["length"][0])
-    return [Panel("share of all tokens lost anywhere", "share", "fraction", found, tab)]
+    return [Panel("share of all tokens lost anywhere", f"share, {tab}", "fraction", found, tab)]
 
 
 def _published(by: str, effects: pl.DataFrame, colour: dict[str, str], groups: list[str], tab: str) -> list[Panel]:

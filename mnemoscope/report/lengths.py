@@ -59,7 +59,7 @@ def against_length(
 
 
 def beside_published(name: str, title: str, of: dict[str, pl.DataFrame], metrics: tuple[str, ...]) -> Chart | None:
-    """Conditions by length, and the published ROUGE-1 beside ours.
+    """Conditions by length; of one model, the published ROUGE-1 beside ours (of several, see :func:`sizes`).
 
     Args:
         of: estimates of whole windows, by model; each has a tab if there are several.
@@ -72,13 +72,14 @@ def beside_published(name: str, title: str, of: dict[str, pl.DataFrame], metrics
             found = lines(rows, "condition", drawn(metric, rows), colour)
             if found:
                 panels.append(Panel(words.name(metric), metric, rows["unit"][0], found, tab if len(of) > 1 else ""))
-        if panels and panels[-1].scale == "rouge1":
-            panels += published.rouge("length", panels[-1].tab)
+    beside = len(of) == 1 and bool(panels) and panels[-1].scale == "rouge1"
+    if beside:
+        panels += published.rouge("length")
     every = pl.concat(of.values())
     if not panels:
         return None
     caption = "What the decoder gave back of windows of each length. ‘None’ is what guessing gives."
-    if "rouge1" in {p.scale for p in panels}:
+    if beside:
         caption += " " + published.ROUGE
     return _chart(name, title, caption, panels, every)
 
@@ -117,8 +118,8 @@ def groups_by_length(by: str, of: dict[str, pl.DataFrame]) -> Chart | None:
     if by == "pair":
         caption += " Texts of a pair say the same; of each pair as many windows of either side are counted."
     if "rouge1" in {p.scale for p in panels}:
-        panels += published.rouge(what, "published" if len(of) > 1 else "")
-        caption += f" {published.ROUGE} Its texts are not ours, whatever they are called."
+        panels += published.rouge(what)
+        caption += f" {published.ROUGE}"
     title = {"domain": "Kind of text, by length", "dialect": "Dialect, by length"}[what]
     return _chart(f"{what}-length", title, caption, panels, every)
 

@@ -19,9 +19,11 @@ from mnemoscope.report.charts import PALETTE, Panel, Point, Series
 SOURCE = "arXiv 2512.15653"
 #: said wherever the published ROUGE-1 stands beside ours
 ROUGE = (
-    f"Published ({SOURCE}): ROUGE-1 F1 of Mamba 130M to 1.4B on the Pile, without intervals. Ours leaves out windows "
-    "that hold no word of ASCII letters or digits, which the library rouge-score counts as 0."
+    f"Published ({SOURCE}): ROUGE-1 F1 of Mamba, other texts, without intervals. Ours leaves out windows that hold no "
+    "word of ASCII letters or digits, which the library rouge-score counts as 0."
 )
+#: tokens of a passage whose perplexity was published
+PASSAGES = 256
 #: said beside published omission by class
 OMISSION = (
     f"Published ({SOURCE}): CoNLL-2003, 256 tokens, without intervals; ours beside it is the same measure, first "
@@ -37,20 +39,20 @@ def _numbers() -> Any:
     return json.loads(resources.files("mnemoscope.report").joinpath("published.json").read_text(encoding="utf-8"))
 
 
-def rouge(by: str, tab: str = "") -> list[Panel]:
+def rouge(by: str) -> list[Panel]:
     """ROUGE-1 by window length, a line per model (``length``), or a panel per model and a line per group (``domain``,
     ``dialect``); on the scale ``rouge1``."""
     found, names = _numbers()["rouge1"][by], _numbers()["models"]
     if by == "length":
         lines = [_over_length(names[size], _COLOURS[size], values) for size, values in found.items()]
-        return [Panel("ROUGE-1, published", "rouge1", "fraction", lines, tab)]
+        return [Panel("ROUGE-1, published", "rouge1", "fraction", lines)]
     panels = []
     for size, groups in found.items():
         lines = [
             _over_length(group.replace("_", " "), PALETTE[i % len(PALETTE)], values)
             for i, (group, values) in enumerate(groups.items())
         ]
-        panels.append(Panel(f"ROUGE-1, published, {names[size]}", "rouge1", "fraction", lines, tab))
+        panels.append(Panel(f"ROUGE-1, published, {names[size]}", "rouge1", "fraction", lines))
     return panels
 
 
