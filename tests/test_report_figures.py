@@ -83,7 +83,7 @@ def test_fonts_are_embedded_and_nothing_says_when(written: tuple[Path, export.Ma
 
 
 def test_the_command(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "paper", lambda chart, kinds: {kind: b"" for kind in kinds})
+    monkeypatch.setattr(figures, "paper", lambda chart, kinds: dict.fromkeys(kinds, b""))
     result = CliRunner().invoke(cli.app, ["figures", str(run), "--out", str(tmp_path)])
     assert result.exit_code == 0
     assert "no size  takes runs of models of two sizes or more" in result.output

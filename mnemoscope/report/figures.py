@@ -289,6 +289,8 @@ def paper(chart: Chart, kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, by
         figure = draw(chart)
         figure.draw_without_rendering()  # lays it out, once for all files
         figure.set_layout_engine("none")
+        for axes in figure.axes:  # the layout's last digits depend on where its variables lie in the computer's memory
+            axes.set_position([round(n, 5) for n in axes.get_position().bounds])
         out = {}
         for kind in kinds:
             buffer = io.BytesIO()
