@@ -211,10 +211,25 @@ class Annotation(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     kind: str = Field(description="a file in annotate/")
-    argument: str = Field("", description="what the annotation is made with: a field's name, a file's path, ...")
+    argument: str = Field(
+        "",
+        description="what the annotation is made with: a field's name, a file's path, ...; a path is relative to the "
+        "data folder, or to the working folder if there is nothing",
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="labels to be called otherwise, such as NNP = 'NOUN'; spans of one that becomes '' are left out",
+    )
     domains: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] | None = Field(
         None, description="only documents of these domains; all if left out"
     )
+
+    def path(self) -> str:
+        """The end of the argument that is a file's path; empty if there is none, or no such kind of annotation."""
+        from mnemoscope import plugins
+
+        known = self.kind in plugins.names("annotation")
+        return str(plugins.load("annotation", self.kind).path_in(self.argument)) if known else ""
 
 
 class Estimates(Section):
@@ -244,6 +259,10 @@ class Effects(Section):
     sentences: Literal["punkt", "untrained"] = Field(
         "punkt", description="how the published test cuts reconstructions into sentences (score/published.py)"
     )
+
+
+class Report(Section):
+    texts: bool = Field(default=True, description="whether the page shows windows of the text; false where none may be quoted")
 
 
 class Pretrain(Section):
@@ -290,6 +309,7 @@ class Study(Section):
     annotations: list[Annotation] = Field(default_factory=list)
     estimate: Estimates = Field(default_factory=Estimates)
     effects: list[Effects] = Field(default_factory=list)
+    report: Report = Field(default_factory=Report)
     pretrain: Pretrain | None = None
 
     @model_validator(mode="after")
@@ -313,12 +333,15 @@ class Study(Section):
     def digest(self) -> str:
         """SHA-256 of what decides the numbers.
 
-        The device, its batches and the scan's backend are not in it, nor the folder of a corpus: the content of its
-        files is hashed in the manifest.
+        The device, its batches, the scan's backend and what the page shows are not in it, nor the folder of a corpus or
+        of an annotation's file: the content of files is hashed in the manifest.
         """
-        content = self.model_dump(mode="json", exclude={"compute": {"device", "batch_tokens", "scan"}})
+        content = self.model_dump(mode="json", exclude={"compute": {"device", "batch_tokens", "scan"}, "report": True})
         for corpus in [*content["text"]["train"], *content["text"]["measure"]]:
             corpus["path"] = corpus["path"] and Path(corpus["path"]).name
+        for annotation, held in zip(self.annotations, content["annotations"], strict=True):
+            path = annotation.path()
+            held["argument"] = held["argument"].removesuffix(path) + os.path.basename(path)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -356,12 +379,22 @@ def load(path: str | Path, *, data: str | Path | None = None) -> Study:
 
 
 def resolve(study: Study, root: Path) -> Study:
-    """The study with its corpora's paths made absolute from ``root``."""
+    """The study with its corpora's paths made absolute from ``root``, and its annotations' from there, or from the
+    working folder if there is nothing."""
 
     def absolute(corpus: Corpus) -> Corpus:
         if corpus.path is None or corpus.path.startswith("embedded:"):
             return corpus
         return corpus.model_copy(update={"path": str((root / Path(corpus.path).expanduser()).absolute())})
+
+    def located(annotation: Annotation) -> Annotation:
+        path = annotation.path()
+        if not path:
+            return annotation
+        given = Path(path).expanduser()
+        found = root / given if (root / given).exists() else given
+        argument = annotation.argument.removesuffix(path) + str(found.absolute())
+        return annotation.model_copy(update={"argument": argument})
 
     text = study.text.model_copy(
         update={
@@ -369,7 +402,7 @@ def resolve(study: Study, root: Path) -> Study:
             "measure": [absolute(c) for c in study.text.measure],
         }
     )
-    return study.model_copy(update={"text": text})
+    return study.model_copy(update={"text": text, "annotations": [located(a) for a in study.annotations]})
 
 
 def _check_conditions(study: Study, path: Path, content: str) -> None:

@@ -194,7 +194,7 @@ def _annotate(shop: Workshop) -> None:
     bos = shop.special[0] if shop.windows_config.prefix == "bos" else None
     reader = Reader(shop.loaded, shop.windows, bos, shop.study.compute.batch_tokens)
     for wanted in shop.study.annotations:
-        if _is_newer(shop.run.path / "annotations" / f"{wanted.name}.parquet", Path(wanted.argument)):
+        if _is_newer(shop.run.path / "annotations" / f"{wanted.name}.parquet", Path(wanted.path())):
             continue
         kind = plugins.load("annotation", wanted.kind)
         annotator = kind(wanted.argument, reader) if kind.reads else kind(wanted.argument)
@@ -206,7 +206,8 @@ def _annotate(shop: Workshop) -> None:
                 if d.doc_id in texts and (wanted.domains is None or d.domain in wanted.domains)
             )
             measured = _counted(chosen, bar)
-            annotate.write(annotate.collect(annotator, measured), shop.run.path, wanted.name)
+            spans = annotate.collect(annotator, measured, wanted.labels)
+            annotate.write(spans, shop.run.path, wanted.name)
 
 
 def _is_newer(made: Path, argument: Path) -> bool:

@@ -98,6 +98,7 @@ name = "kinds"
 kind = "fields"
 argument = "spans"
 domains = ["news"]
+labels = {{ NNP = "noun", "." = "" }}
 
 [estimate]
 by = ["domain", "kinds"]
@@ -112,6 +113,9 @@ base = "noun"
 controls = ["surprisal"]
 words = "kinds"
 sentences = "untrained"
+
+[report]
+texts = false
 
 [pretrain]
 architecture = "mamba2"
@@ -243,7 +247,7 @@ def changes(value: Any) -> Iterator[tuple[str, Any]]:
             yield "", "x"
 
 
-def test_digest_is_of_everything_but_device_batch_and_scan(tmp_path: Path) -> None:
+def test_digest_is_of_everything_but_device_batch_scan_and_page(tmp_path: Path) -> None:
     study = load(FULL, tmp_path)
     ignored, tried = set(), 0
     for where, changed in changes(study):
@@ -252,7 +256,7 @@ def test_digest_is_of_everything_but_device_batch_and_scan(tmp_path: Path) -> No
             tried += 1
             if changed.digest() == study.digest():
                 ignored.add(where.rstrip("."))
-    assert ignored == {"compute.device", "compute.batch_tokens", "compute.scan"}
+    assert ignored == {"compute.device", "compute.batch_tokens", "compute.scan", "report.texts"}
     assert tried > 100
 
 
@@ -261,6 +265,29 @@ def test_digest_ignores_the_folder_of_a_corpus_but_not_its_file(tmp_path: Path) 
     assert load(FULL.replace("a/train.jsonl", "/elsewhere/b/train.jsonl"), tmp_path).digest() == digest
     assert load(FULL.replace("a/train.jsonl", "a/trane.jsonl"), tmp_path).digest() != digest
     assert load(f"{FULL}# another comment\n", tmp_path).digest() == digest
+
+
+def test_the_file_of_an_annotation_lies_in_the_data_folder_or_else_where_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, work = tmp_path / "data", tmp_path / "work"
+    for folder in (data, work):
+        folder.mkdir()
+    monkeypatch.chdir(work)
+
+    def found(kind: str, argument: str) -> config.Study:
+        text = FULL.replace('kind = "fields"\nargument = "spans"', f'kind = "{kind}"\nargument = "{argument}"')
+        (tmp_path / "study.toml").write_text(text)
+        return config.load(tmp_path / "study.toml", data=data)
+
+    study = found("file", "spans.jsonl")
+    assert study.annotations[0].argument == str(work / "spans.jsonl")
+    (data / "spans.jsonl").touch()
+    moved = found("file", "spans.jsonl")
+    assert moved.annotations[0].argument == str(data / "spans.jsonl")
+    assert moved.digest() == study.digest() != found("file", "other.jsonl").digest()
+    assert found("frequency", "word spans.jsonl").annotations[0].argument == f"word {data / 'spans.jsonl'}"
+    assert found("fields", "spans").annotations[0].argument == "spans"  # a field's name is no path
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

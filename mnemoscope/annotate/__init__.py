@@ -71,6 +71,11 @@ class Annotator(ABC):
                 remedy="Leave the argument out",
             )
 
+    @classmethod
+    def path_in(cls, argument: str) -> str:
+        """The end of an argument that is the path of a file; empty where annotations of the kind take none."""
+        return ""
+
     @abstractmethod
     def spans(self, document: Document, record: Mapping[str, Any]) -> Iterable[Span]:
         """The spans of ``document``, which came from ``record`` of a corpus.
@@ -80,11 +85,16 @@ class Annotator(ABC):
         """
 
 
-def collect(annotator: Annotator, documents: Iterable[tuple[Document, Mapping[str, Any]]]) -> pl.DataFrame:
+def collect(
+    annotator: Annotator,
+    documents: Iterable[tuple[Document, Mapping[str, Any]]],
+    labels: Mapping[str, str] | None = None,
+) -> pl.DataFrame:
     """The spans of the documents, columns as in ``schema.SPANS``, in the annotator's order.
 
     Args:
         documents: each with its corpus record.
+        labels: what labels are to be called instead; spans whose label becomes empty are left out.
 
     Raises:
         TextError: a span outside its document, or no span at all.
@@ -100,6 +110,8 @@ def collect(annotator: Annotator, documents: Iterable[tuple[Document, Mapping[st
             parts.append(table(found))
             found = []
     spans = pl.concat([*parts, table(found)])
+    if labels:
+        spans = spans.with_columns(pl.col("label").replace(dict(labels))).filter(pl.col("label") != "")
     if spans.is_empty():
         raise TextError(
             "no document has a span of this annotation", remedy="Check that its document ids are the corpus's"

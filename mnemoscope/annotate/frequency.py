@@ -59,6 +59,10 @@ class Frequency(Annotator):
                     remedy="Count with the model's own: mnemoscope count --tokens MODEL",
                 )
 
+    @classmethod
+    def path_in(cls, argument: str) -> str:
+        return argument.partition(" ")[2]
+
     def spans(self, document: Document, record: Mapping[str, Any]) -> Iterator[Span]:
         if self._kind == "word":
             for start, end, word in words(document.text):

@@ -73,6 +73,11 @@ def payload(run_folder: Path, decoders: list[str], seed: int) -> dict[str, Any]:
     }
 
 
+def nothing(decoders: list[str]) -> dict[str, Any]:
+    """The payload of a page that shows no text."""
+    return {"decoders": decoders, "windows": [], "cap": 0, "of": 0, "seeds": {}}
+
+
 def _choose(known: pl.DataFrame, runs: int, seed: int) -> tuple[list[str], int]:
     """Window ids in random order, and the cap per length and domain that keeps them in budget."""
     cells: dict[tuple[int, str], list[str]] = defaultdict(list)

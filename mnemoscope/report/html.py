@@ -76,7 +76,7 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    windows = browser.payload(run_folder, decoders, study.seed)
+    windows = browser.payload(run_folder, decoders, study.seed) if study.report.texts else browser.nothing(decoders)
     return environment.get_template("template.html").render(
         study=study,
         folder=run_folder.name,
