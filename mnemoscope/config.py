@@ -247,7 +247,10 @@ class Effects(Section):
     metrics: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] = Field(
         default_factory=lambda: ["omission_in_place", "bits_retained"], description="files in score/metrics/"
     )
-    base: str | None = Field(None, description="group that the others are compared with; the largest if left out")
+    base: str | None = Field(
+        None,
+        description="group that the others are compared with; the largest if left out. Of position: first or last",
+    )
     controls: Annotated[list[str], AfterValidator(_distinct)] = Field(
         default_factory=list,
         description="what a regression holds constant beside the window's length: surprisal, position, subwords, "
@@ -260,9 +263,17 @@ class Effects(Section):
         "punkt", description="how the published test cuts reconstructions into sentences (score/published.py)"
     )
 
+    @model_validator(mode="after")
+    def _base_of_position(self) -> Effects:
+        if self.by == "position" and self.base not in (None, "first", "last"):
+            raise ValueError("the base of position is 'first' or 'last': its groups differ from length to length")
+        return self
+
 
 class Report(Section):
-    texts: bool = Field(default=True, description="whether the page shows windows of the text; false where none may be quoted")
+    texts: bool = Field(
+        default=True, description="whether the page shows windows of the text; false where none may be quoted"
+    )
 
 
 class Pretrain(Section):
@@ -330,18 +341,22 @@ class Study(Section):
                     raise ValueError(f"decoder {d.name!r} has {len(d.shares)} shares for {len(lengths)} lengths")
         return self
 
-    def digest(self) -> str:
-        """SHA-256 of what decides the numbers.
+    def digest(self, *, analysis: bool = True) -> str:
+        """SHA-256 of what decides the numbers; without ``analysis``, of what decides what is trained and measured:
+        annotations, estimates and effects can be made anew from that.
 
         The device, its batches, the scan's backend and what the page shows are not in it, nor the folder of a corpus or
         of an annotation's file: the content of files is hashed in the manifest.
         """
         content = self.model_dump(mode="json", exclude={"compute": {"device", "batch_tokens", "scan"}, "report": True})
+        if not analysis:
+            content = {k: v for k, v in content.items() if k not in ("annotations", "estimate", "effects")}
         for corpus in [*content["text"]["train"], *content["text"]["measure"]]:
             corpus["path"] = corpus["path"] and Path(corpus["path"]).name
-        for annotation, held in zip(self.annotations, content["annotations"], strict=True):
-            path = annotation.path()
-            held["argument"] = held["argument"].removesuffix(path) + os.path.basename(path)
+        if analysis:
+            for annotation, held in zip(self.annotations, content["annotations"], strict=True):
+                path = annotation.path()
+                held["argument"] = held["argument"].removesuffix(path) + os.path.basename(path)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

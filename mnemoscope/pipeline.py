@@ -5,6 +5,7 @@ prepare -> train -> reconstruct -> score -> estimate -> report
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,17 +185,18 @@ def same_as_before(run: RunDir, what: str, now: Any) -> None:
 
 def _annotate(shop: Workshop) -> None:
     """Writes annotations/<name>.parquet: the spans of the documents that have a window, by each annotation of the
-    study."""
+    study; those that are there already, made from the same, stay."""
     if not shop.study.annotations:
         return
     from mnemoscope import annotate
     from mnemoscope.annotate._reader import Reader
 
-    texts = shop.windows.texts
+    run, texts = shop.run, shop.windows.texts
     bos = shop.special[0] if shop.windows_config.prefix == "bos" else None
     reader = Reader(shop.loaded, shop.windows, bos, shop.study.compute.batch_tokens)
     for wanted in shop.study.annotations:
-        if _is_newer(shop.run.path / "annotations" / f"{wanted.name}.parquet", Path(wanted.path())):
+        made, before = _made_from(wanted), run.manifest.get("annotations", {})
+        if before.get(wanted.name) == made and (run.path / "annotations" / f"{wanted.name}.parquet").exists():
             continue
         kind = plugins.load("annotation", wanted.kind)
         annotator = kind(wanted.argument, reader) if kind.reads else kind(wanted.argument)
@@ -207,12 +209,17 @@ def _annotate(shop: Workshop) -> None:
             )
             measured = _counted(chosen, bar)
             spans = annotate.collect(annotator, measured, wanted.labels)
-            annotate.write(spans, shop.run.path, wanted.name)
+            annotate.write(spans, run.path, wanted.name)
+        run.note(annotations={**before, wanted.name: made})
+        run.undo("estimate", "report")
 
 
-def _is_newer(made: Path, argument: Path) -> bool:
-    """Whether an annotation is there already, and was made after the file, if it is one, that it is made from."""
-    return made.exists() and not (argument.is_file() and argument.stat().st_mtime > made.stat().st_mtime)
+def _made_from(wanted: config.Annotation) -> str:
+    """What decides an annotation's spans beside the texts: its section of the study, and its file's content."""
+    path = Path(wanted.path()).expanduser()
+    content = corpora.sha256(path) if wanted.path() and path.is_file() else wanted.argument
+    kind = wanted.argument.removesuffix(wanted.path()) if wanted.path() else ""
+    return json.dumps([wanted.kind, kind, content, wanted.labels], sort_keys=True)
 
 
 def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:
@@ -294,7 +301,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     run, study = shop.run, shop.study
     plan = job.plan(study.seed)
     decoder = shop.decoder()
-    identity = f"{study.digest()} {shop.loaded.digest} {job.decoder.name}/{job.name}"
+    identity = f"{study.digest(analysis=False)} {shop.loaded.digest} {job.decoder.name}/{job.name}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
     with shop.progress.task(f"training {job.decoder.name}/{job.name}", plan.tokens, "tokens") as bar:
         curve = fit(

@@ -58,6 +58,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 class RunDir:
     """A folder that holds one study and what was made of it.
 
+    A study that differs from the folder's in its annotations, estimates and effects alone takes the folder over: what
+    was measured stays, and estimates and page are made anew.
+
     Args:
         path: the folder; made if it is not there.
         study: the study that it is for.
@@ -86,8 +89,13 @@ class RunDir:
         if writes:
             with disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                if not manifest.exists() or self.manifest["study"] != study.digest():
-                    self._write({"study": study.digest(), "name": study.name, "seed": study.seed, "stages": {}})
+                measured = study.digest(analysis=False)
+                if not manifest.exists() or not self._measures_alike(self.manifest):
+                    digests = {"study": study.digest(), "measured": measured}
+                    self._write({**digests, "name": study.name, "seed": study.seed, "stages": {}})
+                elif self.manifest["study"] != study.digest():
+                    self.undo("estimate", "report")
+                    self.note(study=study.digest())
                 # the same study may come with its texts elsewhere, or for another device
                 if "study.toml" not in begun or self.study_file.read_text(encoding="utf-8") != config.dump(study):
                     write_atomically(self.study_file, config.dump(study))
@@ -113,13 +121,19 @@ class RunDir:
             )
         return cls(path, config.load(path / "study.toml"))
 
+    def _measures_alike(self, held: dict[str, Any]) -> bool:
+        """Whether the study of a manifest has this one's measurements; a manifest of old knows whole studies only."""
+        if "measured" not in held:
+            return bool(held["study"] == self.study.digest())
+        return bool(held["measured"] == self.study.digest(analysis=False))
+
     @property
     def study_file(self) -> Path:
         return self.path / "study.toml"
 
     def _refuse_another(self, manifest: Path) -> None:
         held = self.manifest
-        if held["study"] != self.study.digest():
+        if not self._measures_alike(held):
             raise RunError(
                 f"this folder holds another study ({held['name']!r}, or an older version of this one)",
                 remedy="Give another --out, or remove the folder to start anew",
@@ -155,6 +169,16 @@ class RunDir:
 
     def is_done(self, stage: str) -> bool:
         return "finished" in self.manifest["stages"].get(stage, {})
+
+    def undo(self, *stages: str) -> None:
+        """Stages that are to be done again."""
+        held = self.manifest["stages"]
+        self.note(
+            stages={
+                k: {f: v for f, v in s.items() if k not in stages or f not in ("finished", "seconds")}
+                for k, s in held.items()
+            }
+        )
 
     @contextmanager
     def stage(self, name: str, unfinished: Callable[[], bool] = lambda: False, **facts: Any) -> Iterator[None]:

@@ -13,7 +13,7 @@ A family is what one reader would look through for a small p: the comparisons of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ def effects(run_folder: Path, study: Study) -> None:
 def _of(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Row]:
     confidence = study.estimate.confidence
     cells = _cells(run_folder, study, wanted)
+    _require_base(wanted, {group for cell in cells.values() for _, group in cell})
     for cell in cells.values():
         groups = _ordered(cell, wanted)
         by_metric = {m: {g: cell[m, g] for g in groups if (m, g) in cell} for m in wanted.metrics}
@@ -111,13 +112,24 @@ def _ordered(cell: dict[tuple[str, str], Sums], wanted: Effects) -> list[str]:
     units: dict[str, int] = {}
     for (_, group), found in cell.items():
         units[group] = max(units.get(group, 0), found.units)
-    if wanted.base is not None and wanted.base not in units:
+    base = _base(wanted, units) or min(units, key=lambda g: (-units[g], g))
+    return [base, *sorted(set(units) - {base})] if base in units else sorted(units)
+
+
+def _base(wanted: Effects, groups: Iterable[str]) -> str | None:
+    """The group that the study compares the others with, if it names one."""
+    if wanted.by != "position" or wanted.base is None:
+        return wanted.base
+    return sorted(groups, key=lambda g: int(g.split("-")[0]))[0 if wanted.base == "first" else -1]
+
+
+def _require_base(wanted: Effects, groups: set[str]) -> None:
+    """Raises RunError if no token, at any length, is of the base."""
+    if groups and _base(wanted, groups) not in (None, *groups):
         raise RunError(
             f"effects by {wanted.by!r} compare with {wanted.base!r}, which no token is",
-            remedy=f"There are: {', '.join(sorted(units))}",
+            remedy=f"There are: {', '.join(sorted(groups))}",
         )
-    base = wanted.base or min(units, key=lambda g: (-units[g], g))
-    return [base, *sorted(set(units) - {base})]
 
 
 def _plain(a: Sums, b: Sums, found: Difference, kind: str) -> Row:
@@ -174,7 +186,7 @@ def _regressions(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Ro
     metrics = [m for m in loaded if isinstance(m, Mean) and m.level == "token"]
     for cell in covariates.cells(run_folder, study, wanted, metrics) if metrics else ():
         names = set(cell.group.tolist())
-        base = wanted.base or max(sorted(names), key=lambda g: (cell.group == g).sum())
+        base = _base(wanted, names) or max(sorted(names), key=lambda g: (cell.group == g).sum())
         for metric in metrics:
             if metric.name not in cell.outcomes:
                 continue

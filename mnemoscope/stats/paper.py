@@ -8,6 +8,7 @@ here so that both can be read of the same reconstructions.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -124,7 +125,9 @@ def _student(a: np.ndarray, b: np.ndarray, confidence: float) -> dict[str, Any]:
     pooled = sum(((x - x.mean()) ** 2).sum() for x in (a, b))
     if min(len(a), len(b)) < 2 or pooled == 0:
         return {"value": value, "low": nan, "high": nan, "p": nan, "method": "none: nothing varies, or one word only"}
-    found = stats.ttest_ind(a, b, equal_var=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a class that is lost whole, beside one that is not
+        found = stats.ttest_ind(a, b, equal_var=True)
     ends = found.confidence_interval(confidence)
     method = "Student's t over words taken for independent, first decoder seed, as published"
     return {

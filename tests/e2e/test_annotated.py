@@ -82,6 +82,39 @@ def test_estimates_by_class(study: config.Study, tmp_path: Path) -> None:
     assert {p.name: p.stat().st_mtime_ns for p in (run.path / "annotations").iterdir()} == made
 
 
+def test_what_is_asked_of_a_run_may_change_and_nothing_is_measured_again(study: config.Study, tmp_path: Path) -> None:
+    """Another [[effects]], other labels and a mended file of spans: the decoded windows stay, what follows is anew."""
+    spans = tmp_path / "spans.jsonl"
+    spans.write_text(
+        "".join(f'{{"doc_id": "{d}", "char_start": 0, "char_end": 9, "label": "NAME"}}\n' for d in range(6))
+    )
+    values = study.model_dump(mode="json")
+    values["annotations"] = [values["annotations"][0], {"name": "mine", "kind": "file", "argument": str(spans)}]
+    values["estimate"]["by"] = ["pos"]
+
+    def again(**changed: object) -> tuple[set[str], dict[str, int]]:
+        run = pipeline.run(config.Study.model_validate({**values, **changed}), tmp_path / "run")
+        found = run.table("estimates").filter(pl.col("by") == values["estimate"]["by"][0])
+        return set(found["group"]), {f.name: f.stat().st_mtime_ns for f in (run.path / "decoded").iterdir()}
+
+    groups, decoded = again()
+    assert "NUM" in groups
+    assert not (tmp_path / "run" / "effects.parquet").exists()
+
+    values["annotations"][0]["labels"] = {"NUM": "FIGURE", "PUNCT": ""}
+    values["effects"] = [{"by": "mine", "metrics": ["nats"]}]
+    groups, same = again()
+    assert "FIGURE" in groups
+    assert not {"NUM", "PUNCT"} & groups
+    assert same == decoded
+    effects = tmp_path / "run" / "effects.parquet"
+    assert set(pl.read_parquet(effects)["group"]) == {"NAME"}
+
+    spans.write_text(spans.read_text().replace("NAME", "PERSON"))
+    assert again()[1] == decoded
+    assert set(pl.read_parquet(effects)["group"]) == {"PERSON"}
+
+
 @pytest.mark.parametrize("bos", [None, 0])
 def test_surprisal_is_the_models(study: config.Study, bos: int | None) -> None:
     """Against a forward pass over one window at a time."""
