@@ -18,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from mnemoscope.annotate import leading_space
 from mnemoscope.config import Effects, Study
 from mnemoscope.errors import RunError
-from mnemoscope.score.metrics import Mean
+from mnemoscope.score.metrics import Metric
 from mnemoscope.stats.bootstrap import FloatArray
 from mnemoscope.stats.estimate import COLUMNS, UNLABELLED, annotated, beside_none, cluster, scan, with_group
 
@@ -37,7 +38,8 @@ _PLACE = ["window_id", "position"]
 class Cell(NamedTuple):
     """Attributes:
     key: run, model, decoder, condition and length.
-    outcomes: metric -> float64 [S, N].
+    outcomes: metric -> float64 [S, N]; of a ratio of sums, each token's own ratio.
+    weights: metric -> float64 [S, N], the denominators: 1 for means.
     controls: name -> [N], numbers or texts.
     group, documents: [N], texts.
     note: what was left out, for the method.
@@ -45,6 +47,7 @@ class Cell(NamedTuple):
 
     key: dict[str, Any]
     outcomes: dict[str, FloatArray]
+    weights: dict[str, FloatArray]
     group: npt.NDArray[Any]
     controls: dict[str, npt.NDArray[Any]]
     documents: npt.NDArray[Any]
@@ -63,7 +66,7 @@ def require(run_folder: Path, controls: Sequence[str]) -> None:
             )
 
 
-def cells(run_folder: Path, study: Study, wanted: Effects, metrics: Sequence[Mean]) -> Iterator[Cell]:
+def cells(run_folder: Path, study: Study, wanted: Effects, metrics: Sequence[Metric]) -> Iterator[Cell]:
     """The cells under the real memory, a decoder and a length each."""
     tokens = scan(run_folder / "tokens.parquet")
     keys = ["run", "model", "decoder", "condition", "length"]
@@ -91,7 +94,7 @@ def _cell(
     run_folder: Path,
     study: Study,
     wanted: Effects,
-    metrics: Sequence[Mean],
+    metrics: Sequence[Metric],
     tokens: pl.LazyFrame,
     key: dict[str, Any],
     note: str,
@@ -101,8 +104,9 @@ def _cell(
         with_none = beside_none(tokens).filter(pl.col("condition") == "memory")
         metrics = [m for m in metrics if not m.paired] if with_none.head(1).collect().is_empty() else metrics
         real = with_none if any(m.paired for m in metrics) else real
-    values = {m.name: m.value.cast(pl.Float64) for m in metrics}
-    outcomes = real.select(*_PLACE, "seed", **values).sort("seed", *_PLACE).collect(engine="streaming")
+    values = {m.name: m.numerator for m in metrics} | {f"{m.name}:weight": m.denominator for m in metrics}
+    as_numbers = {name: value.cast(pl.Float64) for name, value in values.items()}
+    outcomes = real.select(*_PLACE, "seed", **as_numbers).sort("seed", *_PLACE).collect(engine="streaming")
     seeds = outcomes["seed"].unique().sort()
 
     once = real.filter(pl.col("seed") == seeds[0])
@@ -120,12 +124,16 @@ def _cell(
     if whole.height < frame.height:
         note += f", {frame.height - whole.height:,} tokens without all controls left out"
     whole = whole.with_columns(unit=cluster()).sort(_PLACE)
-    matrix = {
-        name: _by_seed(outcomes.select(*_PLACE, "seed", name), whole, len(seeds)) for name in (m.name for m in metrics)
-    }
+    sums = {name: _by_seed(outcomes.select(*_PLACE, "seed", name), whole, len(seeds)) for name in values}
+    weights = {m.name: sums[f"{m.name}:weight"] for m in metrics}
     return Cell(
         key,
-        matrix,
+        {
+            m.name: np.divide(sums[m.name], w, out=np.zeros_like(w), where=w != 0)
+            for m in metrics
+            for w in [weights[m.name]]
+        },
+        weights,
         whole["group"].to_numpy(),
         {name: whole[name].to_numpy() for name in wanted.controls},
         whole["unit"].to_numpy(),

@@ -181,9 +181,9 @@ def _size(metric: Metric, a: Sums, b: Sums, values: list[float]) -> tuple[float,
 
 
 def _regressions(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Row]:
-    """The adjusted effects of every token metric that is a mean."""
-    loaded = [plugins.load("metric", name) for name in wanted.metrics]
-    metrics = [m for m in loaded if isinstance(m, Mean) and m.level == "token"]
+    """The adjusted effects of every token metric."""
+    loaded: list[Metric] = [plugins.load("metric", name) for name in wanted.metrics]
+    metrics = [m for m in loaded if m.level == "token"]
     for cell in covariates.cells(run_folder, study, wanted, metrics) if metrics else ():
         names = set(cell.group.tolist())
         base = _base(wanted, names) or max(sorted(names), key=lambda g: (cell.group == g).sum())
@@ -198,6 +198,7 @@ def _regressions(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Ro
                 base=base,
                 logistic=_is_share(metric),
                 confidence=study.estimate.confidence,
+                weights=cell.weights[metric.name],
             )
             for group, effect in found.items():
                 share = _is_share(metric) and math.isfinite(effect.group_value)

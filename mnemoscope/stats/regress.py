@@ -3,10 +3,11 @@
     y = f(intercept + controls + class)        effect of a class = mean over all tokens of
                                                    y as if it were of the class - y as if it were of the base class
 
-Losses (0 or 1) by a logistic regression, bits by a linear one; the effect is the average marginal effect, in the unit
-of y either way.  A control of numbers enters as a cubic spline of its rank, so that nobody has to choose between a
-count and its logarithm; one of few values or of names enters as one column a value.  Controls add up: an effect that
-holds in part of their range only is averaged.
+Losses (0 or 1) by a logistic regression, bits by a linear one, retention, a ratio of sums, by a linear one of each
+token's own ratio weighted by its denominator; the effect is the average marginal effect, in the unit of y in any case.
+A control of numbers enters as a cubic spline of its rank, so that nobody has to choose between a count and its
+logarithm; one of few values or of names enters as one column a value.  Controls add up: an effect that holds in part of
+their range only is averaged.
 
 Errors are clustered by document: the effect's influence function, summed within documents, is its sandwich variance
 (Liang & Zeger 1986) by the delta method, and counts besides that another sample would hold other tokens.  t with one
@@ -70,6 +71,7 @@ def marginal_effects(
     base: str,
     logistic: bool,
     confidence: float,
+    weights: FloatArray | None = None,
 ) -> dict[str, Effect]:
     """The effect of each class but the base.
 
@@ -84,10 +86,15 @@ def marginal_effects(
         group, document: [N].
         controls: name -> [N], numbers or texts, none missing.
         base: the class that the others are compared with.
+        weights: [S, N], not negative, of a linear regression; a ratio of sums is the mean of the tokens' ratios, each
+            weighing as much as its denominator.
     """
     y = np.atleast_2d(np.asarray(y, np.float64))
     if not np.isfinite(y).all() or (logistic and not np.isin(y, (0, 1)).all()):
         raise ValueError("an outcome is missing, or is not 0 or 1")
+    weights = np.ones_like(y) if weights is None else np.atleast_2d(np.asarray(weights, np.float64))
+    if weights.shape != y.shape or (logistic and (weights != 1).any()):
+        raise ValueError("weights are one for each outcome, and of linear regressions alone")
     names, code = np.unique(np.asarray(group), return_inverse=True)
     _, documents = np.unique(np.asarray(document), return_inverse=True)
     refused: dict[str, str] = {}
@@ -116,7 +123,7 @@ def marginal_effects(
     if kept:
         assert design is not None
         used = documents[keep]
-        out = _fit(y[:, keep], design, used, logistic, confidence, int((~keep).sum()))
+        out = _fit(y[:, keep], weights[:, keep], design, used, logistic, confidence, int((~keep).sum()))
     n_documents = len(np.unique(documents))
     for name in others:
         if name not in out:
@@ -238,7 +245,13 @@ class _Fit(NamedTuple):
 
 
 def _fit(
-    y: FloatArray, design: _Design, documents: IntArray, logistic: bool, confidence: float, left_out: int
+    y: FloatArray,
+    weights: FloatArray,
+    design: _Design,
+    documents: IntArray,
+    logistic: bool,
+    confidence: float,
+    left_out: int,
 ) -> dict[str, Effect]:
     sizes = np.bincount(documents)
     sizes = sizes[sizes > 0]
@@ -250,20 +263,21 @@ def _fit(
     design = _Design(design.controls[order], design.groups, design.own[order])
     X = _matrix(design)
     fits = []
-    for row in y[:, order]:
-        coefficients, residuals, information = _coefficients(row, X, logistic)
+    weights = weights[:, order]
+    for row, weight in zip(y[:, order], weights, strict=True):
+        coefficients, residuals, information = _coefficients(row, weight, X, logistic)
         if coefficients is None:
             why = "none: some mixture of the columns parts what was lost from what was not"
             return {g: _nothing(why, tokens, n_documents) for g in design.groups}
-        fits.append(_effects(X, coefficients, residuals, information, design, starts, logistic))
+        fits.append(_effects(X, weight, coefficients, residuals, information, design, starts, logistic))
     mean = _Fit(*(np.mean(np.stack(part), axis=0) for part in zip(*fits, strict=True)))
     # leaving a document out moves an effect by its influence, to first order
     without = np.stack([f.effect - f.influence * n_documents / (n_documents - 1) for f in fits])
     variance = (mean.influence**2).sum(0) * n_documents / (n_documents - 1)
     kind = "logistic" if logistic else "linear"
     aside = f", {left_out} tokens left out where all was lost or nothing" if left_out else ""
-    in_documents = np.add.reduceat(np.column_stack([design.own == -1, _indicators(design)]), starts, axis=0)
-    worth = effective(in_documents.astype(np.float64)) - 1
+    classes = np.column_stack([design.own == -1, _indicators(design)])
+    worth = effective(np.add.reduceat(classes * weights.mean(0)[:, None], starts, axis=0)) - 1
     out = {}
     for i, group in enumerate(design.groups):
         freedom = float(min(worth[0], worth[i + 1]))
@@ -283,14 +297,17 @@ def _fit(
     return out
 
 
-def _coefficients(y: FloatArray, X: FloatArray, logistic: bool) -> tuple[FloatArray | None, FloatArray, FloatArray]:
-    """Coefficients [K], residuals [N] and information [K, K]; the first None if the fit does not end."""
+def _coefficients(
+    y: FloatArray, weight: FloatArray, X: FloatArray, logistic: bool
+) -> tuple[FloatArray | None, FloatArray, FloatArray]:
+    """Coefficients [K], residuals times weights [N] and information [K, K]; the first None if the fit does not end."""
     from statsmodels.discrete.discrete_model import Logit
     from statsmodels.regression.linear_model import OLS
 
     if not logistic:
-        beta = np.asarray(OLS(y, X).fit(method="qr").params)
-        return beta, y - X @ beta, X.T @ X
+        root = np.sqrt(weight)
+        beta = np.asarray(OLS(root * y, root[:, None] * X).fit(method="qr").params)
+        return beta, weight * (y - X @ beta), X.T @ (weight[:, None] * X)
     nothing = np.zeros(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is looked at here
@@ -308,6 +325,7 @@ def _coefficients(y: FloatArray, X: FloatArray, logistic: bool) -> tuple[FloatAr
 
 def _effects(
     X: FloatArray,
+    weight: FloatArray,
     coefficients: FloatArray,
     residuals: FloatArray,
     information: FloatArray,
@@ -330,7 +348,8 @@ def _effects(
         gradient[:k] = (slope_group - slope_base) @ design.controls / n if logistic else 0.0
         gradient[k + j] = np.mean(slope_group)
         of_tokens = np.add.reduceat(each - each.mean(), starts) / n
-        found = (each.mean(), as_group.mean(), as_base.mean(), of_tokens + on_coefficients @ gradient)
+        means = [np.average(v, weights=weight) for v in (each, as_group, as_base)]
+        found = (*means, of_tokens + on_coefficients @ gradient)
         for column, value in zip(values, found, strict=True):
             column.append(value)
     effect, group_value, base_value = (np.array(v) for v in values[:3])

@@ -63,14 +63,36 @@ def test_the_logistic_effect_is_statsmodels_margin() -> None:
     assert found.group_value - found.base_value == pytest.approx(found.difference.value)
     own = np.where(kind == "number", 0, -1)
     starts = np.arange(0, len(kind), 40)
-    fit = regress._effects(
-        X, *regress._coefficients(y[0], X, True), regress._Design(X[:, :-1], ["number"], own), starts, True
-    )
+    even = np.ones(len(X))
+    fitted = regress._coefficients(y[0], even, X, True)
+    fit = regress._effects(X, even, *fitted, regress._Design(X[:, :-1], ["number"], own), starts, True)
     linear = X[:, :-1] @ theirs.params[:-1]
     each = expit(linear + theirs.params[-1]) - expit(linear)
     of_tokens = np.add.reduceat(each - each.mean(), starts) / len(kind)
     error = np.sqrt(((fit.influence[:, 0] - of_tokens) ** 2).sum())
     assert error == pytest.approx(margin.margeff_se[-1], rel=1e-4)
+
+
+def test_a_ratio_of_sums_is_statsmodels_weighted_regression() -> None:
+    y, kind, controls, document = corpus(5)
+    rng = np.random.default_rng(6)
+    ratio, weight = y[0] + rng.normal(size=y.shape[1]), rng.gamma(1.0, size=y.shape[1])
+    data = (ratio, kind, controls, document)
+    found = marginal_effects(*data, base="word", logistic=False, confidence=0.95, weights=weight)["number"]
+    theirs = sm.WLS(ratio, design(kind, controls), weights=weight).fit(
+        cov_type="cluster", cov_kwds={"groups": document, "use_correction": False}
+    )
+    error = theirs.bse[-1] * np.sqrt(40 / 39)
+    assert found.difference.value == pytest.approx(theirs.params[-1], rel=1e-9)
+    assert (found.difference.high - found.difference.low) / 2 / error == pytest.approx(2.03, rel=0.01)
+    # nothing held constant, it is the difference of the ratios of sums
+    plain = marginal_effects(ratio, kind, {}, document, base="word", logistic=False, confidence=0.95, weights=weight)
+    number = kind == "number"
+    of = [(ratio * weight)[rows].sum() / weight[rows].sum() for rows in (number, ~number)]
+    assert plain["number"].group_value == pytest.approx(of[0])
+    assert plain["number"].difference.value == pytest.approx(of[0] - of[1])
+    with pytest.raises(ValueError, match="weights"):
+        marginal_effects(y, kind, {}, document, base="word", logistic=True, confidence=0.95, weights=weight)
 
 
 # ---- theory
