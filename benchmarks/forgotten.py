@@ -136,6 +136,8 @@ def verdict(row: Row | None) -> str:
 
 def effects(folder: Path, wanted: Compared) -> Iterator[Row]:
     """The rows of a comparison under the real memory, turned; a pair of groups may stand the other way round."""
+    if not (folder / wanted.run / "effects.parquet").exists():
+        return
     table = (
         pl.read_parquet(folder / wanted.run / "effects.parquet")
         .filter(by=wanted.by, condition="memory")
@@ -166,6 +168,8 @@ def tests(folder: Path, wanted: Compared) -> Iterator[tuple[int, str, Row, Row |
 
 def drops(folder: Path) -> Iterator[tuple[int, int, str, Row]]:
     """(shorter, longer, metric, row): what a longer window loses more, of all text of the run ``domains``."""
+    if not (folder / "domains" / "tokens.parquet").exists():
+        return
     run = RunDir.open(folder / "domains")
     rows = [s for s in sums(run.path, ["all"], 1, [*READINGS, "rouge1"]) if s.key["seed"] == "all"]
     cells = {(s.key["metric"], s.key["length"]): s for s in rows if s.key["condition"] == "memory"}
@@ -268,6 +272,8 @@ def _claim(folder: Path, claim: Claim) -> Iterator[str]:
     yield _HEAD
     yield "| --- " * 7 + "| ---: |"
     for wanted in claim.compared:
+        if not (folder / wanted.run / "effects.parquet").exists():
+            yield f"| {wanted.run}: {wanted.by}, {wanted.group} against {wanted.base} | | not measured yet | | | | | |"
         for length, metric, plain, adjusted in tests(folder, wanted):
             name = {**READINGS, **PUBLISHED}[metric]
             after = (effect(adjusted), verdict(adjusted)) if metric in READINGS else ("–", "")
@@ -286,7 +292,7 @@ def _costs(runs: list[RunDir]) -> Iterator[str]:
         manifest = run.manifest
         windows = pl.scan_parquet(run.path / "reconstructions.parquet")
         n = windows.select(pl.len(), pl.col("doc_id").n_unique(), pl.col("length").sum()).collect().row(0)
-        seconds = sum(s["seconds"] for s in manifest["stages"].values())
+        seconds = sum(s.get("seconds", 0.0) for s in manifest["stages"].values())
         revision = manifest["stages"]["reconstruct"].get("revision", "")[:12]
         yield f"| {run.path.name} | {n[1]:,} | {n[0]:,} | {n[2]:,} | {seconds:,.0f} | `{revision}` |"
     yield ""

@@ -40,7 +40,7 @@ IntArray = npt.NDArray[np.int64]
 _FEW = 8
 _KNOTS = (0.25, 0.5, 0.75)
 #: of a null direction's length, what a column may have of it and still be told from the others
-_NOTHING = 1e-6
+_NOTHING = 1e-3
 
 
 class Effect(NamedTuple):
@@ -210,7 +210,7 @@ def _independent(columns: FloatArray) -> IntArray:
         rest = gram[i, i]
         if chosen:
             rest -= gram[i, chosen] @ np.linalg.solve(gram[np.ix_(chosen, chosen)], gram[chosen, i])
-        if rest > 1e-9:
+        if rest > 1e-7:
             chosen.append(i)
     return np.array(chosen, np.int64)
 

@@ -25,6 +25,7 @@ def test_own_checkpoint_text_and_spans_give_the_whole_page(tmp_path: Path, monke
     Path("study.toml").write_text(study, encoding="utf-8")
     small.model(Path("my-model"))
     small.text(Path("train.jsonl"), seed=1)
+    lines = small.text(Path("in.jsonl"), 40).read_text(encoding="utf-8").splitlines()
     texts = [f"{json.loads(line)['text']} in {n}05" for n, line in enumerate(lines, 1)]
     with Path("texts.jsonl").open("w") as out, Path("spans.jsonl").open("w") as spans:
         for n, text in enumerate(texts):
