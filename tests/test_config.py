@@ -18,7 +18,7 @@ from mnemoscope import config
 from mnemoscope.errors import ConfigError
 
 ROOT = Path(mnemoscope.__file__).parent.parent
-STUDIES = sorted([*ROOT.glob("studies/*.toml"), *ROOT.glob("mnemoscope/zoo/studies/*.toml")])
+STUDIES = sorted([*ROOT.glob("studies/**/*.toml"), *ROOT.glob("mnemoscope/zoo/studies/*.toml")])
 
 OPTIMISER = """learning_rate = 1e-3, warmup = 0.1, schedule = "constant", final = 0.5, weight_decay = 0.1, \
 betas = [0.8, 0.9], clip = 2.0"""
