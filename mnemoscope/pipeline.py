@@ -219,7 +219,7 @@ def _made_from(wanted: config.Annotation) -> str:
     path = Path(wanted.path()).expanduser()
     content = corpora.sha256(path) if wanted.path() and path.is_file() else wanted.argument
     kind = wanted.argument.removesuffix(wanted.path()) if wanted.path() else ""
-    return json.dumps([wanted.kind, kind, content, wanted.labels], sort_keys=True)
+    return json.dumps([wanted.kind, kind, content, wanted.labels, wanted.domains], sort_keys=True)
 
 
 def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:

@@ -290,7 +290,8 @@ def paper(chart: Chart, kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, by
         figure.draw_without_rendering()  # lays it out, once for all files
         figure.set_layout_engine("none")
         for axes in figure.axes:  # the layout's last digits depend on where its variables lie in the computer's memory
-            axes.set_position([round(n, 5) for n in axes.get_position().bounds])
+            left, bottom, width, height = (round(n, 5) for n in axes.get_position().bounds)
+            axes.set_position((left, bottom, width, height))
         out = {}
         for kind in kinds:
             buffer = io.BytesIO()
