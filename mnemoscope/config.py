@@ -346,17 +346,26 @@ class Study(Section):
         annotations, estimates and effects can be made anew from that.
 
         The device, its batches, the scan's backend and what the page shows are not in it, nor the folder of a corpus or
-        of an annotation's file: the content of files is hashed in the manifest.
+        of an annotation's file: the content of files is hashed in the manifest.  Nor are values that are the default's,
+        so that a key that a later version adds leaves the digests of earlier runs as they are.
         """
-        content = self.model_dump(mode="json", exclude={"compute": {"device", "batch_tokens", "scan"}, "report": True})
+        content = self.model_dump(
+            mode="json",
+            exclude={"compute": {"device", "batch_tokens", "scan"}, "report": True},
+            exclude_defaults=True,
+        )
         if not analysis:
             content = {k: v for k, v in content.items() if k not in ("annotations", "estimate", "effects")}
-        for corpus in [*content["text"]["train"], *content["text"]["measure"]]:
-            corpus["path"] = corpus["path"] and Path(corpus["path"]).name
+        for corpora in content.get("text", {}).values():
+            for corpus in corpora:
+                if "path" in corpus:
+                    corpus["path"] = Path(corpus["path"]).name
         if analysis:
-            for annotation, held in zip(self.annotations, content["annotations"], strict=True):
+            for annotation, held in zip(self.annotations, content.get("annotations", []), strict=True):
                 path = annotation.path()
-                held["argument"] = held["argument"].removesuffix(path) + os.path.basename(path)
+                if path:
+                    held["argument"] = held["argument"].removesuffix(path) + os.path.basename(path)
+        content = {k: v for k, v in content.items() if v != {}}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

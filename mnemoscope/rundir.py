@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemoscope import config
-from mnemoscope.errors import RunError
+from mnemoscope.errors import MnemoscopeError, RunError
 
 _REPORTED = (
     "mnemoscope",
@@ -127,13 +127,22 @@ class RunDir:
             return bool(held["study"] == self.study.digest())
         return bool(held["measured"] == self.study.digest(analysis=False))
 
+    def _as_in_folder(self) -> bool:
+        try:
+            there = config.load(self.study_file)
+        except MnemoscopeError:
+            return False
+        return there.digest(analysis=False) == self.study.digest(analysis=False)
+
     @property
     def study_file(self) -> Path:
         return self.path / "study.toml"
 
     def _refuse_another(self, manifest: Path) -> None:
         held = self.manifest
-        if not self._measures_alike(held):
+        # digests leave out defaults, which a later version may have changed; the folder's own study says them all
+        same = not self.study_file.exists() or self._as_in_folder()
+        if not (same and self._measures_alike(held)):
             raise RunError(
                 f"this folder holds another study ({held['name']!r}, or an older version of this one)",
                 remedy="Give another --out, or remove the folder to start anew",
