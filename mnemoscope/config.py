@@ -432,17 +432,17 @@ def resolve(study: Study, root: Path) -> Study:
 def _check_conditions(study: Study, path: Path, content: str) -> None:
     from mnemoscope import plugins
 
-    known = plugins.names("condition")
     for decoder in study.decoders:
         for condition in decoder.conditions:
-            if condition not in known:
-                near = get_close_matches(condition, known, n=1)
+            try:
+                plugins.load("condition", condition)
+            except ConfigError as error:
                 raise ConfigError(
-                    f"decoder {decoder.name!r} names an unknown condition {condition!r}",
-                    remedy=f"{f'Did you mean {near[0]!r}? ' if near else ''}There are: {', '.join(known)}",
+                    f"decoder {decoder.name!r}: {error.problem}",
+                    remedy=error.remedy,
                     file=path,
                     line=_line_of(content, [condition]),
-                )
+                ) from None
 
 
 def _explain(error: ValidationError, path: Path, content: str) -> ConfigError:

@@ -28,10 +28,11 @@ from mnemoscope.codec.generate import Reconstruction, Texts, Writer
 from mnemoscope.controls import Condition
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
+from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.load import Loaded, load, special_tokens
 from mnemoscope.memory.memory import Memory
 from mnemoscope.progress import Progress, Silent
-from mnemoscope.rundir import RunDir, command, replacing
+from mnemoscope.rundir import RunDir, command, file_name, replacing
 from mnemoscope.text import corpora
 from mnemoscope.text.tokens import TokenStore
 from mnemoscope.text.windows import WindowSet, cut
@@ -102,15 +103,17 @@ class Workshop:
         """A fresh decoder, with the encoder's weights."""
         return Decoder.from_encoder(self.loaded.adapter, *self.special)
 
-    def encode(self, ids: Tensor) -> Memory:
+    def encode(self, reader: Adapter, ids: Tensor) -> Memory:
         """The memory of windows, the study's prefix read before them."""
         bos = self.special[0] if self.windows_config.prefix == "bos" else None
-        return encode(self.loaded.adapter, ids, bos=bos)
+        return encode(reader, ids, bos=bos)
 
     @torch.no_grad()
     def start(self, condition: Condition, ids: Tensor) -> Memory:
         """What a decoder starts from under a condition, the encoder having read the windows [B, L]."""
-        return condition.hand_over(self.encode(ids) if condition.reads else self.loaded.adapter.empty(len(ids)))
+        encoder, seed = self.loaded.adapter, self.study.seed
+        read = self.encode(condition.reader(encoder, seed), ids) if condition.reads else encoder.empty(len(ids))
+        return condition.hand_over(read, ids, seed)
 
     def loss(self, condition_name: str) -> Loss:
         """What a decoder that is trained under a condition has to make small."""
@@ -143,9 +146,12 @@ def prepare(shop: Workshop) -> None:
         found = continuity.require(shop.loaded.adapter, shop.model_name)
         for decoder in study.decoders:
             decoders.check(decoder, run.checkpoints, shop.loaded.digest, study)
-            for condition in decoder.conditions:
+            for name in decoder.conditions:
+                condition = plugins.load("condition", name)
                 for length in decoders.lengths_of(decoder, study):
-                    plugins.load("condition", condition).windows_to_read(shop.windows.windows[length])
+                    condition.windows_to_read(shop.windows.windows[length])
+                ids = torch.zeros(1, 1, dtype=torch.int64, device=shop.accelerator.device)
+                condition.hand_over(shop.loaded.adapter.empty(1), ids, study.seed)
         for job in decoders.jobs(study):
             job.plan(study.seed).require_shares(shop.accelerator.num_processes)
         accounts = [asdict(a) for a in shop.windows.accounts.values()]
@@ -301,6 +307,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     run, study = shop.run, shop.study
     plan = job.plan(study.seed)
     decoder = shop.decoder()
+    unfinished = job.weights(run.checkpoints / "training").with_suffix("")
     identity = f"{study.digest(analysis=False)} {shop.loaded.digest} {job.decoder.name}/{job.name}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
     with shop.progress.task(f"training {job.decoder.name}/{job.name}", plan.tokens, "tokens") as bar:
@@ -311,7 +318,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
             plan,
             seed=(study.seed, job.seed),
             identity=identity,
-            folder=run.checkpoints / "training" / job.decoder.name / job.name,
+            folder=unfinished,
             accelerator=shop.accelerator,
             row=row,
             progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
@@ -321,7 +328,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save_curve(curve, target.with_suffix(".curve.parquet"))
         checkpoint.save_weights(decoder, target)
-        checkpoint.discard(run.checkpoints / "training" / job.decoder.name / job.name)
+        checkpoint.discard(unfinished)
     shop.accelerator.wait_for_everyone()
 
 
@@ -351,7 +358,7 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
         for condition in sorted(d.conditions, key=lambda name: plugins.load("condition", name).written_as != name)
         if plugins.load("condition", condition).trained_as == trained
     }
-    files = {name: run.path / "decoded" / f"{name.replace('/', '.')}.parquet" for name in todo}
+    files = {name: run.path / "decoded" / f"{file_name(name.replace('/', '.'))}.parquet" for name in todo}
     mine = _named(only, {name: (*todo[name], files[name]) for name in todo}, run)
     unfinished = lambda: not all(f.exists() for f in files.values())  # noqa: E731
     with run.stage("reconstruct", unfinished, device=shop.device_name):

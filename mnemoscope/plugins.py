@@ -30,7 +30,18 @@ def names(kind: str) -> list[str]:
 
 
 def load(kind: str, name: str) -> Any:
-    """The plug-in ``name`` of ``kind``.
+    """The plug-in ``name`` of ``kind``; for a condition, as it is spelt in a study (:func:`mnemoscope.controls.read`).
+
+    Raises:
+        ConfigError: no such plug-in.
+    """
+    if kind == "condition":
+        return importlib.import_module(KINDS[kind][0]).read(name)
+    return find(kind, name)
+
+
+def find(kind: str, name: str) -> Any:
+    """What the file ``name`` of ``kind`` exposes.
 
     Raises:
         ConfigError: no such file; the message lists what there is and suggests the nearest.

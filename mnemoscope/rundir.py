@@ -55,6 +55,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def file_name(spelt: str) -> str:
+    """A condition's name, or one made with it, as part of a file's: not every system has files with colons."""
+    return spelt.replace(":", "-")
+
+
 class RunDir:
     """A folder that holds one study and what was made of it.
 

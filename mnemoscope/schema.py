@@ -25,7 +25,9 @@ _KEY = [
     Column("run", _S, "", "name of the study"),
     Column("model", _S, "", "the encoder, as named in the study"),
     Column("decoder", _S, "", "name of the decoder in the study, e.g. growing or fixed"),
-    Column("condition", _S, "", "what the decoder was given: memory, none, wrong, ... (a file in controls/)"),
+    Column(
+        "condition", _S, "", "what the decoder was given: memory, none, bits:8, ...; bits:8@memory: memory's decoder"
+    ),
     Column("length", _I, "tokens", "window length L"),
     Column("seed", _I, "", "seed of the decoder's training"),
     Column("doc_id", _S, "", "document, the unit of resampling"),
@@ -138,7 +140,7 @@ EFFECTS = [
 CURVES = [
     Column("run", _S, "", "name of the study"),
     Column("decoder", _S, "", "name of the decoder, or 'encoder' for pretraining"),
-    Column("condition", _S, "", "condition trained: memory or none; empty for pretraining"),
+    Column("condition", _S, "", "condition trained: memory, none, bits:8, ...; empty for pretraining"),
     Column("seed", _I, "", "seed of the training"),
     Column("length", _I, "tokens", "window length of this step"),
     Column("step", _I, "steps", "optimiser step"),

@@ -10,8 +10,8 @@ A toy keeps what it has read as numbers, and writes them back from there::
 
 What it kept it predicts with p = 1 - EPSILON; of what it has lost it knows nothing: every token is as likely as any
 other, but for the ``blank``, which no text holds and which is likelier by a hair, so that greedy writing marks a loss
-without ever hitting a true token by luck.  While it reads it predicts what it would write first: that is how far its
-memory can be seen before BOS.
+without ever hitting a true token by luck. A number that was changed it takes for the nearest whole one. While it reads
+it predicts what it would write first: that is how far its memory can be seen before BOS.
 
 Encoder and decoder are one: training moves a single parameter, a shift of all logits, which the softmax does not see.
 Symbols: B windows, L tokens, V vocabulary, K tokens that the memory has room for.
@@ -92,7 +92,7 @@ class Toy(Adapter):
             read = read + reads
             writing = torch.where(begins, torch.ones_like(writing), writing + (writing > 0))
             number = (writing - 1).clamp(min=0)
-            slot = self.room - read + number
+            slot = self.room - read.round() + number
             belief = tokens.gather(1, slot.long().clamp(0, self.room - 1).unsqueeze(1)).squeeze(1)
             belief = torch.where(slot < 0, torch.zeros_like(belief), belief)
             belief = torch.where(slot >= self.room, torch.full_like(belief, self.bos + 1), belief)
@@ -101,7 +101,8 @@ class Toy(Adapter):
         return torch.stack(to_come, 1).unsqueeze(2), Memory({TOKENS: tokens, PLACE: torch.stack([read, writing], 1)})
 
     def head(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.beliefs[hidden.squeeze(-1).long()] + self.model.shift
+        numbers = hidden.squeeze(-1).round().long().clamp(0, len(self.beliefs) - 1)
+        logits: Tensor = self.beliefs[numbers] + self.model.shift
         return logits
 
 
@@ -152,6 +153,33 @@ class Forgetful(Toy):
             memory = Memory({TOKENS: kept, PLACE: memory[PLACE]})
             out.append(column)
         return torch.cat(out, 1), memory
+
+
+class InTwo(Toy):
+    """Forgets nothing, of windows of up to 64 tokens: as a Mamba does, it keeps the last three tokens apart.
+
+    The memory, by window: ``layers.0.ssm`` [61 + 2], all tokens but the last three, and the place; ``layers.1.conv``
+    [3 + 2], the last three, and the place once more, so that either half can be written from.
+    """
+
+    SSM, CONV = "layers.0.ssm", "layers.1.conv"
+
+    def __init__(self, vocabulary: int, bos: int, blank: int):
+        super().__init__(vocabulary, bos, blank, room=64)
+
+    def spec(self) -> MemorySpec:
+        dtype = self.model.shift.dtype
+        return MemorySpec((Part(self.SSM, (63,), dtype), Part(self.CONV, (5,), dtype)))
+
+    def hidden(self, ids: Tensor, start: Memory | None) -> tuple[Tensor, Memory]:
+        halves = self.empty(len(ids)) if start is None else start
+        early, late = halves[self.SSM], halves[self.CONV]
+        whole = {TOKENS: torch.cat([early[:, :-2], late[:, :-2]], 1), PLACE: torch.maximum(early[:, -2:], late[:, -2:])}
+        out, end = super().hidden(ids, Memory(whole))
+        tokens, place = end[TOKENS], end[PLACE]
+        return out, Memory(
+            {self.SSM: torch.cat([tokens[:, :-3], place], 1), self.CONV: torch.cat([tokens[:, -3:], place], 1)}
+        )
 
 
 class Zero(Toy):

@@ -14,6 +14,7 @@ from mnemoscope.bench.clock import seconds_of
 from mnemoscope.bench.found import Line
 from mnemoscope.codec.generate import Reconstruction
 from mnemoscope.pipeline import Workshop
+from mnemoscope.rundir import file_name
 from mnemoscope.train import checkpoint, decoders
 
 #: tokens of the larger miniature, and how many times fewer the smaller has
@@ -58,7 +59,7 @@ def _miniature(shop: Workshop, cells: list[tuple[str, int, str, int]], every: in
         windows = shop.windows.windows[length][::every]
         key: dict[str, Any] = {"run": shop.study.name, "model": shop.model_name, "decoder": name}
         key |= {"condition": condition, "length": length, "seed": seed}
-        target = shop.run.path / "decoded" / f"{name}.{seed}.{condition}.{length}.parquet"
+        target = shop.run.path / "decoded" / f"{name}.{seed}.{file_name(condition)}.{length}.parquet"
         target.parent.mkdir(exist_ok=True)
         ids = np.stack([w.token_ids for w in windows])
         guess = np.where(rng.random(ids.shape) < 0.5, ids, rng.permuted(ids))

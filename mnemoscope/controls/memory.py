@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
+from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory
 from mnemoscope.types import Window
 
@@ -15,7 +18,10 @@ class RealMemory:
     def windows_to_read(self, windows: Sequence[Window]) -> Sequence[Window]:
         return windows
 
-    def hand_over(self, memory: Memory) -> Memory:
+    def reader(self, encoder: Adapter, seed: int) -> Adapter:
+        return encoder
+
+    def hand_over(self, memory: Memory, ids: Tensor, seed: int) -> Memory:
         return memory
 
 

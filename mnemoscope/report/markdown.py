@@ -138,7 +138,8 @@ def _tables(estimates: pl.DataFrame, figures: list[str]) -> Iterable[str]:
     for decoder in dict.fromkeys(estimates["decoder"]):
         own = estimates.filter(pl.col("decoder") == decoder, pl.col("seed") == "all")
         yield f"## Decoder `{decoder}`\n"
-        for condition, metrics in _BY_LENGTH.items():
+        for condition in [*_BY_LENGTH, *sorted(set(own["condition"]) - set(_BY_LENGTH))]:
+            metrics = _BY_LENGTH.get(condition, _BY_LENGTH["memory"])
             rows = own.filter(pl.col("condition") == condition, pl.col("by") == "all")
             if rows.height:
                 yield f"### Condition `{condition}`, by length\n"

@@ -6,6 +6,7 @@ A folder of trained decoders::
     seed-0/memory.safetensors         recipe growing: one for all lengths
     seed-0/memory-L64.safetensors     recipe fixed: one a length
     seed-0/none.safetensors           the twin that was trained without a memory
+    seed-0/bits-8.safetensors         trained under the condition bits:8
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from safetensors.torch import load_model
 from mnemoscope import config, plugins, zoo
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.errors import ModelError
-from mnemoscope.rundir import write_atomically
+from mnemoscope.rundir import file_name, write_atomically
 from mnemoscope.train.plan import Plan, fixed, growing
 
 
@@ -45,7 +46,7 @@ class Job:
         return f"seed-{self.seed}/{self.condition}" + ("" if self.length is None else f"-L{self.length}")
 
     def weights(self, root: Path) -> Path:
-        return root / self.decoder.name / f"{self.name}.safetensors"
+        return root / self.decoder.name / f"{file_name(self.name)}.safetensors"
 
     def plan(self, study_seed: int) -> Plan:
         """Recipe ``fixed`` shares the decoder's tokens equally among its lengths: both recipes cost the same."""
@@ -148,7 +149,9 @@ def find(folder: Path, seed: int, condition: str, length: int) -> Path:
     Raises:
         ModelError: there are none.
     """
-    choices = [folder / f"seed-{seed}" / f"{condition}{suffix}.safetensors" for suffix in (f"-L{length}", "")]
+    choices = [
+        folder / f"seed-{seed}" / f"{file_name(condition)}{suffix}.safetensors" for suffix in (f"-L{length}", "")
+    ]
     for file in choices:
         if file.exists():
             return file

@@ -18,7 +18,17 @@ from mnemoscope.controls import Condition
 from mnemoscope.errors import TextError
 from mnemoscope.types import Window
 
-NAMES = plugins.names("condition")
+FILES = plugins.names("condition")
+#: one of each file, those that need an argument with one that will do, and a few as another's decoder meets them
+NAMES = [
+    *(
+        f"{name}:{found.example}" if isinstance(found := plugins.find("condition", name), type) else name
+        for name in FILES
+    ),
+    *("ssm_only@memory", "bits:2@bits:8", "wrong@ssm_only", "none@memory"),
+]
+IDS = tiny.ids(2, 5)
+SEED = 5
 
 
 def window(document: int, place: int, length: int = 3) -> Window:
@@ -42,7 +52,7 @@ held = st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda counts:
 
 
 def test_the_three_are_there() -> None:
-    assert {"memory", "none", "wrong"} <= set(NAMES)
+    assert {"memory", "none", "wrong"} <= set(FILES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,9 +89,9 @@ class TestEveryCondition:
         assert dict(zip(ids(mixed), ids(condition.windows_to_read(mixed)), strict=True)) == pairs
 
     def test_hands_over_a_memory_with_the_same_parts(self, condition: Condition) -> None:
-        memory = encode(tiny.adapter("mamba"), tiny.ids(2, 5))
+        memory = encode(tiny.adapter("mamba"), IDS)
         kept = {part: value.clone() for part, value in memory.items()}
-        given_over = condition.hand_over(memory)
+        given_over = condition.hand_over(memory, IDS, SEED)
         assert {n: (p.shape, p.dtype) for n, p in given_over.items()} == {
             n: (p.shape, p.dtype) for n, p in memory.items()
         }
@@ -91,28 +101,52 @@ class TestEveryCondition:
         other = plugins.load("condition", condition.written_as)
         assert other.written_as == condition.written_as
         assert (other.trained_as, other.reads) == (condition.trained_as, condition.reads)
-        memory = encode(tiny.adapter("mamba"), tiny.ids(2, 5))
-        one, two = condition.hand_over(memory), other.hand_over(memory)
+        memory = encode(tiny.adapter("mamba"), IDS)
+        one, two = condition.hand_over(memory, IDS, SEED), other.hand_over(memory, IDS, SEED)
+        assert all(torch.equal(one[part], two[part]) for part in memory)
+
+    def test_what_reads_is_of_the_encoders_shape_and_made_once(self, condition: Condition) -> None:
+        encoder = tiny.adapter("mamba")
+        reader = condition.reader(encoder, SEED)
+        assert reader is condition.reader(encoder, SEED)
+        assert (reader.spec(), reader.vocabulary, reader.device) == (encoder.spec(), encoder.vocabulary, encoder.device)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_a_row_of_a_batch_is_that_row_alone(self, condition: Condition, dtype: torch.dtype) -> None:
+        """Wherever it stands: in a batch of one, of three, or in another order; to rounding, where there are sums."""
+        reader = condition.reader(tiny.adapter("mamba", dtype), SEED)
+        ids = tiny.ids(3, 5)
+        memory = encode(reader, ids)
+        whole = condition.hand_over(memory, ids, SEED)
+        for rows in (torch.tensor([2]), torch.tensor([2, 0, 1])):
+            some = condition.hand_over(memory.rows(rows), ids[rows], SEED)
+            for part in memory:
+                rounding = torch.finfo(dtype).eps * whole[part].abs().max().item()
+                torch.testing.assert_close(some[part], whole[part][rows], rtol=0, atol=rounding)
+
+    def test_again_is_the_same(self, name: str) -> None:
+        memory = encode(tiny.adapter("mamba"), IDS)
+        one, two = (plugins.load("condition", name).hand_over(memory, IDS, SEED) for _ in range(2))
         assert all(torch.equal(one[part], two[part]) for part in memory)
 
     def test_what_reads_nothing_hands_nothing_over(self, condition: Condition) -> None:
-        memory = encode(tiny.adapter("mamba"), tiny.ids(2, 5))
+        memory = encode(tiny.adapter("mamba"), IDS)
         if not condition.reads:
-            assert all(not part.any() for part in condition.hand_over(memory).values())
+            assert all(not part.any() for part in condition.hand_over(memory, IDS, SEED).values())
 
 
 def test_memory_is_the_windows_own_untouched() -> None:
     condition = plugins.load("condition", "memory")
     some = windows([2, 3])
     assert ids(condition.windows_to_read(some)) == ids(some)
-    memory = encode(tiny.adapter("mamba"), tiny.ids(2, 5))
-    assert all(torch.equal(condition.hand_over(memory)[part], memory[part]) for part in memory)
+    memory = encode(tiny.adapter("mamba"), IDS)
+    assert all(torch.equal(condition.hand_over(memory, IDS, SEED)[part], memory[part]) for part in memory)
 
 
 def test_none_is_zero() -> None:
-    memory = encode(tiny.adapter("mamba"), tiny.ids(2, 5))
+    memory = encode(tiny.adapter("mamba"), IDS)
     assert any(part.any() for part in memory.values())
-    assert all(not part.any() for part in plugins.load("condition", "none").hand_over(memory).values())
+    assert all(not part.any() for part in plugins.load("condition", "none").hand_over(memory, IDS, SEED).values())
 
 
 class TestWrong:

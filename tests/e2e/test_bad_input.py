@@ -159,7 +159,7 @@ CASES = {
     ),
     "no such condition": (
         study('"wrong"', '"worng"'),
-        r"study.toml:\d+: .*unknown condition 'worng'. Did you mean 'wrong'",
+        r"study.toml:\d+: .*no condition named 'worng'. Did you mean 'wrong'",
     ),
     "no such group": (study('"domain", "position"', '"domian"'), r"estimate.by names 'domian', .* There are: domain, "),
     "nothing to measure": (without("measure"), r"nothing to measure: text.measure is empty. Add \[\[text.measure\]\]"),
