@@ -79,6 +79,11 @@ class Corpus(Section):
         description="field that names a pair: texts that say the same in several dialects, in a corpus each; they are "
         "called <pair>/<dialect>, and are one unit of resampling",
     )
+    control: Literal["shuffled", "random"] | None = Field(
+        None,
+        description="measure control text instead: each document's tokens in shuffled order, or random ones in their "
+        "stead. Its documents are called <doc_id>/<control>",
+    )
     where: dict[str, str] = Field(default_factory=dict, description="only records whose fields have these values")
     first: PositiveInt | None = Field(None, description="only so many records, the first of those that where admits")
     records_per_document: PositiveInt | None = Field(
@@ -106,6 +111,8 @@ class Corpus(Section):
             raise ValueError("give dialect (a field) or dialect_name (a name), not both")
         if self.pair is not None and (self.doc_id is not None or (self.dialect or self.dialect_name) is None):
             raise ValueError("pair names the documents, by their dialect: leave out doc_id, and give a dialect")
+        if self.pair is not None and self.control is not None:
+            raise ValueError("control text says nothing, and so no two say the same: leave out pair or control")
         return self
 
 
@@ -327,6 +334,10 @@ class Study(Section):
     def _consistent(self) -> Study:
         if "pair" in [*self.estimate.by, *(e.by for e in self.effects)] and not any(c.pair for c in self.text.measure):
             raise ValueError("by 'pair': name the field of pairs in text.measure (pair = ...)")
+        if any(c.control for c in self.text.train):
+            raise ValueError("control text is measured, not trained on: leave control out of text.train")
+        if self.annotations and any(c.control for c in self.text.measure):
+            raise ValueError("annotations are of text as it stands: measure control text in a study of its own")
         if len({d.name for d in self.decoders}) != len(self.decoders):
             raise ValueError("two decoders share a name")
         if self.decoders:

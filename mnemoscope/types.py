@@ -18,6 +18,7 @@ class Document:
         where: the file and line it came from, for messages.
         tokens: where the corpus gives tokens, the half-open character span of each: a tuple for each record (sentence)
             of the document.
+        control: ``shuffled`` or ``random`` where its tokens are not to be measured as they stand (text/control.py).
     """
 
     doc_id: str
@@ -27,6 +28,7 @@ class Document:
     dialect: str = ""
     where: str = ""
     tokens: tuple[tuple[tuple[int, int], ...], ...] = ()
+    control: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,13 +1,14 @@
 """``bits:b``: the memory, each of its numbers rounded to b bits; b from 2 to 16.
 
-The quantiser is uniform, symmetric about zero, and has one step per part (``layers.3.ssm``) and window ::
+The quantiser is uniform, symmetric about zero, and has a step for each channel (the last axis of a part: a Mamba's 16
+numbers of ``ssm``, 3 of ``conv``) of each window, which is a power of two ::
 
-    step = max |x| / (2^(b-1) - 1),    x -> step * round(x / step),    2^b - 1 levels, zero among them
+    step = the least 2^k >= max |x| / (2^(b-1) - 1),    x -> step * round(x / step)
 
-with halves rounded to the even level.  So the memory of a window takes b bits a number and one step a part, all told:
-with a step per channel, the 16 numbers of a Mamba's channel would carry two bits more each, unseen.  The price is that
-a part's largest number decides how finely all of it is kept.  Retention under ``bits:b`` is therefore what this code
-of b bits keeps; a cleverer one may keep more.
+with halves rounded to the even level: 2^b - 1 levels, zero among them.  This is block floating point, as in the Open
+Compute Project's Microscaling formats (2023).  k takes 8 bits, so the memory of a window takes b bits a number and 8 a
+channel, all told; a step of full precision would hand over 32 a channel beside, where conv has three numbers.
+Retention under ``bits:b`` is what this code keeps; a cleverer one of as many bits may keep more.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ class Bits(Altered):
         return memory.map(self.quantise)
 
     def quantise(self, part: Tensor) -> Tensor:
-        """The nearest level to each number of a part [B, ...], in its dtype."""
-        step = part.abs().amax(tuple(range(1, part.ndim)), keepdim=True) / self.levels
-        return torch.where(step > 0, (part / step).round() * step, part)
+        """The nearest level to each number of a part [B, ..., numbers of a channel], in its dtype."""
+        mantissa, exponent = torch.frexp(part.abs().amax(-1, keepdim=True) / self.levels)
+        # a mantissa of 1/2 is a power of two itself
+        step = torch.ldexp(torch.ones_like(mantissa), exponent - (mantissa == 0.5).to(exponent))
+        return (part / step).round() * step
 
 
 CONDITION = Bits

@@ -365,13 +365,15 @@ def _document(origin: _Origin, line: int, record: dict[str, Any]) -> Document:
     corpus = origin.corpus
     dialect = values.get("dialect", corpus.dialect_name or "")
     named = f"{values['pair']}/{dialect}" if "pair" in values else f"{origin.name}:{line}"
+    doc_id = values.get("doc_id", named)
     return Document(
-        doc_id=values.get("doc_id", named),
+        doc_id=f"{doc_id}/{corpus.control}" if corpus.control else doc_id,
         text=values.get("text", ""),
         domain=values.get("domain", corpus.domain_name or ""),
         source=values.get("source", origin.name if origin.path is None else origin.path.name),
         dialect=dialect,
         where=f"{origin.where}:{line}",
+        control=corpus.control or "",
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mnemoscope.errors import TextError
+from mnemoscope.text.control import Control
 from mnemoscope.text.tokens import Encoding, encode_documents
 from mnemoscope.types import Document, Window
 
@@ -80,7 +81,8 @@ def cut(
 
     Args:
         prefix: what the encoder is to read before each window; recorded, not part of the window.
-        seed: of the choice of windows, not negative; the choice for one length does not depend on the others.
+        seed: of the choice of windows, not negative; the choice for one length does not depend on the others.  And of
+            control text.
         tokens_per_length: keep at most this many tokens' worth of windows a length, but one at least.  They are
             drawn evenly over documents: every document gives a first window before any gives a second.
 
@@ -88,7 +90,8 @@ def cut(
         TextError: two documents of one id, or no document long enough for a length.
         ModelError: see :func:`mnemoscope.text.tokens.encode`.
     """
-    encoded = list(encode_documents(tokenizer, documents))
+    control = Control(tokenizer, seed)
+    encoded = [control(*pair) if pair[0].control else pair for pair in encode_documents(tokenizer, documents)]
     _refuse_twins(encoded)
     windows: dict[int, list[Window]] = {}
     accounts: dict[int, Account] = {}
