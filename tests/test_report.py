@@ -387,3 +387,15 @@ def test_differences_are_on_the_page_and_in_the_tables(tmp_path: Path, unprinted
 
 def test_small_p_are_not_nothing() -> None:
     assert [words.p_value(p) for p in (float("nan"), 1e-9, 0.012, 1.0)] == ["–", "< 0.0001", "0.0120", "1.0000"]
+
+
+def test_conditions_in_words() -> None:
+    assert words.given("memory") == words.given("wrong") == words.given("own_file") == ""
+    assert words.given("layers:0-5") == "the memory of layers 0 to 5 only, counted from 0"
+    assert words.given("bits:4") == "the memory with 4 bits a number"
+    screened = words.given("noise:0.1@memory")
+    assert screened.startswith(
+        "the memory with Gaussian noise of 0.1 times its standard deviation, given to the decoder"
+    )
+    assert screened.endswith("trained under memory")
+    assert words.given("wrong@ssm_only") == "wrong, given to the decoder that was trained under ssm_only"

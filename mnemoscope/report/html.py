@@ -83,6 +83,7 @@ def _render(
         headline=headline(estimates, study, decoders),
         lede=lede(estimates, decoders),
         tables=[summary(estimates, decoder) for decoder in decoders],
+        given={c: words.given(c) for c in sorted(set(estimates["condition"])) if words.given(c)},
         metrics=[(m, words.name(m)) for m in _SUMMARY],
         differences=_differences(run_folder, study, estimates, decoders),
         effects=_effects(effects),

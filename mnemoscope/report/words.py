@@ -23,11 +23,33 @@ NAMES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
 }
+#: what the decoder was given under a condition, by its file; {} stands for the argument, and one not listed goes by its
+#: name alone
+GIVEN = {
+    "ssm_only": "the recurrent (SSM) states only",
+    "conv_only": "the convolution states only",
+    "layers": "the memory of layers {} only, counted from 0",
+    "layer_out": "the memory but for that of layer {}, counted from 0",
+    "bits": "the memory with {} bits a number",
+    "noise": "the memory with Gaussian noise of {} times its standard deviation",
+    "random_encoder": "the memory of a model that was never trained",
+}
 PERCENT = "\u202f%"
 
 
 def name(metric: str) -> str:
     return NAMES.get(metric, metric.replace("_", " "))
+
+
+def given(condition: str) -> str:
+    """What the decoder got under a condition, in words, and which decoder where it is not its own; empty if there are
+    no words for it."""
+    own, _, decoder = condition.partition("@")
+    name, _, argument = own.partition(":")
+    if name not in GIVEN and not decoder:
+        return ""
+    what = GIVEN[name].format(argument.replace("-", " to ")) if name in GIVEN else own
+    return f"{what}, given to the decoder that was trained under {decoder}" if decoder else what
 
 
 def number(value: float, unit: str, digits: int = 1) -> str:
