@@ -33,10 +33,11 @@ class Bits(Altered):
 
     def quantise(self, part: Tensor) -> Tensor:
         """The nearest level to each number of a part [B, ..., numbers of a channel], in its dtype."""
-        mantissa, exponent = torch.frexp(part.abs().amax(-1, keepdim=True) / self.levels)
-        # a mantissa of 1/2 is a power of two itself
-        step = torch.ldexp(torch.ones_like(mantissa), exponent - (mantissa == 0.5).to(exponent))
-        return (part / step).round() * step
+        needed = part.abs().amax(-1, keepdim=True) / self.levels
+        mantissa = torch.frexp(needed)[0]
+        # exact; a mantissa of 1/2 is that of a power of two
+        step = torch.where(mantissa > 0.5, needed / mantissa, needed)
+        return torch.where(step > 0, (part / step).round() * step, part)
 
 
 CONDITION = Bits

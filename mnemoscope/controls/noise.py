@@ -54,7 +54,7 @@ class Noise(Altered):
 def of_windows(ids: Tensor, seed: int) -> Tensor:
     """A 64-bit number [B] int64 of each window's tokens [B, L], in their order, and the seed."""
     places = torch.arange(ids.shape[1], device=ids.device)
-    return mix(mix(mix(ids) + _STEP * places).sum(1) + mix(torch.tensor(seed, device=ids.device)))
+    return mix(mix(mix(ids) + _STEP * places).sum(1) + mix(ids.new_full((1,), seed)))
 
 
 def normal(keys: Tensor, first: int, count: int) -> Tensor:
