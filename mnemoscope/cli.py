@@ -261,6 +261,54 @@ def inspect(
 
 
 @app.command()
+def certify(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="embedded name, folder, or hub name", show_default=False)
+    ],
+    text: Annotated[
+        list[str], typer.Option(help="file, folder or glob of text; may be given again", show_default=False)
+    ],
+    out_dir: Out,
+    lengths: Annotated[str, typer.Option(help="window lengths in tokens, rising")] = "64,256,1024,4096",
+    substitutes: Annotated[int, typer.Option(min=1, help="alternatives to each token: the model's likeliest")] = 4,
+    per_doubling: Annotated[
+        int, typer.Option(min=0, help="tokens at each doubling of the distance to the window's end; 0: all")
+    ] = 8,
+    tokens_per_length: Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")] = 65536,
+    domain: Annotated[
+        str | None, typer.Option(help="field of a record that holds the domain", show_default=False)
+    ] = None,
+    annotate: Annotated[
+        list[str] | None, typer.Option(help="classes to tell apart, e.g. numbers; KIND or KIND:ARGUMENT")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the choice of windows and tokens")] = 0,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="where to compute")] = "auto",
+) -> None:
+    """Which tokens no decoder can recover: those that an alternative replaces without any change to the memory.
+
+    At five precisions of storage: fp32, bf16, fp16, fp8 (e4m3), int8.  Forward passes only; writes certificate/,
+    estimates.parquet and horizons.parquet.
+    """
+    from mnemoscope import certificate
+    from mnemoscope.certificate import request
+
+    study = request.study(
+        model, text, lengths, tokens_per_length, domain=domain, annotations=annotate or [], seed=seed, device=device
+    )
+    settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None)
+    found = certificate.certify(study, out_dir, settings, Bars()).table("horizons")
+    table = Table("length", "precision", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("certainly lost", "first at", "half from", "tokens", "documents"):
+        table.add_column(column, justify="right")
+    for row in found.iter_rows(named=True):
+        first, half = ("never" if row[edge] is None else f"{row[edge]:,}" for edge in ("first", "half"))
+        counts = f"{row['n_tokens']:,}", f"{row['n_documents']:,}"
+        table.add_row(f"{row['length']:,}", row["precision"], f"{row['lost']:.1%}", first, half, *counts)
+    out.print(table)
+    out.print("first at, half from: tokens between a lost token and the end of the window", style="dim")
+
+
+@app.command()
 def bench(
     study: StudyFile,
     data: Data = None,

@@ -167,6 +167,29 @@ COUNTS = [
     Column("documents", pa.int64(), "documents", "in how many documents it occurs"),
 ]
 
+CERTIFICATE = [
+    *(c for c in _KEY if c.name not in ("decoder", "condition", "seed")),
+    *(c for c in TOKENS if c.name in ("position", "char_start", "char_end", "token_id", "token")),
+    Column("weight", pa.float64(), "tokens", "how many of the window's tokens this one stands for; 1 if all are read"),
+    Column("substitute_id", _I, "", "a token that the model held plausible here instead"),
+    Column("precision", _S, "", "how the memory is stored: fp32, bf16, fp16, fp8 or int8 (certificate/storage.py)"),
+    Column("equal", _B, "", "whether the memory after the window is the same with either token, bit for bit"),
+    Column("ulps", pa.int64(), "ulp", "largest distance of two numbers of the two memories; 0 if and only if equal"),
+    Column("differing", pa.int64(), "numbers", "how many numbers of the two memories differ"),
+    Column("nats", _F, "nats", "-ln p of the true token under the encoder, which has read BOS and what stands before"),
+    Column("substitute_nats", _F, "nats", "-ln p of the substitute, likewise"),
+]
+
+HORIZONS = [
+    *(c for c in ESTIMATES if c.name in ("run", "model", "length")),
+    Column("precision", _S, "", "how the memory is stored"),
+    Column("first", pa.int64(), "tokens", "least distance to the window's end of a certainly lost token; null if none"),
+    Column("half", pa.int64(), "tokens", "nearest edge of the first doubling of distance with half lost; null if none"),
+    Column("lost", pa.float64(), "fraction", "share of the window's tokens that are certainly lost"),
+    Column("n_tokens", pa.int64(), "tokens", "tokens that were read"),
+    Column("n_documents", pa.int64(), "documents", "documents that they are from"),
+]
+
 TABLES: dict[str, list[Column]] = {
     "decoded": DECODED,
     "reconstructions": RECONSTRUCTIONS,
@@ -176,6 +199,8 @@ TABLES: dict[str, list[Column]] = {
     "curves": CURVES,
     "annotations": SPANS,
     "counts": COUNTS,
+    "certificate": CERTIFICATE,
+    "horizons": HORIZONS,
 }
 
 

@@ -14,7 +14,8 @@ import mnemoscope
 
 #: from the top down: a module imports from its own layer and from those after it
 LAYERS = (
-    *("cli", "bench", "pretraining", "pipeline", "report", "stats", "controls", "annotate", "score", "train", "codec"),
+    *("cli", "bench", "pretraining", "certificate", "pipeline", "report", "stats", "controls"),
+    *("annotate", "score", "train", "codec"),
     *(
         "frequency",
         "memory",

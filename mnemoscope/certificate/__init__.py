@@ -1,0 +1,227 @@
+"""What no decoder can recover: tokens whose substitutes leave the same memory, at the precision that it is kept at.
+
+    windows -> the model's own alternatives to a token -> their memories, compared -> estimates, horizons
+
+If two windows leave one and the same stored memory, whatever starts from it does the same with both: it is wrong about
+one of them.  So a token with such a substitute is *certainly lost*, at that precision of storage (the memory after the
+window is stored once; it was computed in the model's own precision) and in this arithmetic.  The reverse does not
+hold: a token of which no such substitute was found may still be lost, to another one or to every decoder that there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mnemoscope import annotate, config, plugins, schema
+from mnemoscope.annotate._reader import Reader
+from mnemoscope.certificate.storage import PRECISIONS
+from mnemoscope.certificate.windows import Verdict, judge
+from mnemoscope.errors import ConfigError
+from mnemoscope.memory import continuity
+from mnemoscope.memory.load import Loaded, load, special_tokens
+from mnemoscope.pipeline import same_as_before
+from mnemoscope.progress import Progress, Silent
+from mnemoscope.rundir import RunDir, command, replacing
+from mnemoscope.stats import certain
+from mnemoscope.text import corpora
+from mnemoscope.text.windows import WindowSet, cut
+from mnemoscope.train.processes import accelerator, device_name
+from mnemoscope.types import Window
+
+_KEY = ("doc_id", "window_id", "domain", "source", "dialect", "prefix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a certificate looks at, beside the study's windows.
+
+    Attributes:
+        substitutes: how many alternatives to each token: the likeliest but the true one.
+        per_doubling: tokens of a window that are looked at, at each doubling of the distance to its end (0, 1, 2-3,
+            4-7, ...), drawn by the study's seed; None: all.
+        precisions: of :data:`mnemoscope.certificate.storage.PRECISIONS`.
+    """
+
+    substitutes: int
+    per_doubling: int | None
+    precisions: tuple[str, ...] = PRECISIONS
+
+    def __post_init__(self) -> None:
+        for name, least in (("substitutes", self.substitutes), ("per_doubling", self.per_doubling)):
+            if least is not None and least < 1:
+                raise ConfigError(f"{name} is {least}", remedy="Give at least 1")
+        unknown = [p for p in self.precisions if p not in PRECISIONS]
+        if unknown or not self.precisions:
+            raise ConfigError(
+                f"no precision {', '.join(map(repr, unknown)) or 'given'}", remedy=f"There are: {', '.join(PRECISIONS)}"
+            )
+
+
+def certify(study: config.Study, out: str | Path, settings: Settings, progress: Progress | None = None) -> RunDir:
+    """The certificate of a study's model on its windows; the same call after an interruption goes on.
+
+    Writes ``certificate/L<length>.parquet``, ``annotations/``, ``estimates.parquet`` and ``horizons.parquet``.
+
+    Args:
+        study: model, text.measure, windows, annotations and estimate are used, and its seed; it needs no decoder.
+        out: the run folder.
+
+    Raises:
+        MnemoscopeError: whatever is wrong with the study, its text or its model, before any long work.
+    """
+    talk = progress or Silent()
+    m, w = study.model, study.windows
+    if m is None or w is None or not study.text.measure:
+        raise ConfigError("there is nothing to certify", remedy="Give [model], [windows] and [[text.measure]]")
+    device = accelerator(study.compute)
+    run = RunDir(out, study)
+    same_as_before(run, "certificate", [asdict(settings)])
+    with run.stage("prepare"):
+        inputs = [asdict(i) for i in corpora.check(study.text.measure)]
+        same_as_before(run, "inputs", inputs)
+        loaded = load(m.name, revision=m.revision, tokenizer=m.tokenizer, dtype=m.dtype, scan=study.compute.scan)
+        same_as_before(run, "encoder", loaded.digest)
+        loaded.adapter.to(device.device).requires_grad_(False)
+        continuity.require(loaded.adapter, m.name)
+        windows = cut(
+            corpora.read(study.text.measure),
+            loaded.tokenizer,  # type: ignore[arg-type]
+            w.lengths,
+            w.prefix,
+            seed=study.seed,
+            tokens_per_length=w.tokens_per_length,
+        )
+        _annotate(run, loaded, windows)
+        run.note(command=command(), inputs=inputs, encoder=loaded.digest, certificate=[asdict(settings)])
+    with run.stage("certify", device=device_name(device)):
+        copies = unlike = 0
+        with talk.task("certifying", sum(map(len, windows.windows.values())), "windows") as bar:
+            done = 0
+            for length, some in windows.windows.items():
+                target = run.path / "certificate" / f"L{length}.parquet"
+                target.parent.mkdir(exist_ok=True)
+                if not target.exists():
+                    with replacing(target) as part, pq.ParquetWriter(part, schema.arrow("certificate")) as file:
+                        for number, (table, verdict) in enumerate(_verdicts(study, loaded, some, settings)):
+                            file.write_table(table)
+                            copies, unlike = copies + verdict.copies, unlike + verdict.unlike
+                            bar.at(done + number + 1, f"L={length}")
+                done += len(some)
+                bar.at(done, f"L={length}")
+        if unlike:
+            talk.say(
+                f"the same window, read twice in one batch, left another memory in {unlike} of {copies} batches: this "
+                "arithmetic depends on the place in a batch, and what is equal may look unequal"
+            )
+    with run.stage("estimate"):
+        e = study.estimate
+        by = ["position", certain.DISTANCE, *(b for b in e.by if b != "position")]
+        certain.estimate(
+            run.path,
+            by,
+            seed=study.seed,
+            confidence=e.confidence,
+            resamples=e.resamples,
+            position_bins=e.position_bins,
+        )
+        certain.horizons(run.path)
+    return run
+
+
+def _annotate(run: RunDir, loaded: Loaded, windows: WindowSet) -> None:
+    """annotations/<name>.parquet of the documents that have a window, by each annotation of the study."""
+    study = run.study
+    for wanted in study.annotations:
+        if (run.path / "annotations" / f"{wanted.name}.parquet").exists():
+            continue
+        kind = plugins.load("annotation", wanted.kind)
+        reader = [Reader(loaded, windows, _bos(loaded, study), study.compute.batch_tokens)] if kind.reads else []
+        annotator = kind(wanted.argument, *reader)
+        documents = corpora.read_with_record(study.text.measure, annotator.fields)
+        spans = annotate.collect(annotator, ((d, r) for d, r in documents if d.doc_id in windows.texts))
+        annotate.write(spans, run.path, wanted.name)
+
+
+def _bos(loaded: Loaded, study: config.Study) -> int | None:
+    """The token that the study has the encoder read before a window, if any."""
+    assert study.windows is not None
+    return _special(loaded)[0] if study.windows.prefix == "bos" else None
+
+
+def _special(loaded: Loaded) -> tuple[int, int]:
+    assert loaded.tokenizer is not None
+    return special_tokens(loaded.tokenizer, loaded.adapter.model.config)
+
+
+def allowed(loaded: Loaded) -> npt.NDArray[np.bool_]:
+    """Which ids may stand in a text: those of the tokenizer but the special ones, bool [V]."""
+    assert loaded.tokenizer is not None
+    known = np.zeros(loaded.adapter.vocabulary, np.bool_)
+    known[list(loaded.tokenizer.get_vocab().values())] = True
+    known[[*_special(loaded), *loaded.tokenizer.all_special_ids]] = False
+    return known
+
+
+def _verdicts(study: config.Study, loaded: Loaded, windows: Sequence[Window], settings: Settings) -> Any:
+    """The rows of each window by ``schema.CERTIFICATE``, and its verdict."""
+    text = allowed(loaded)
+    if settings.substitutes >= text.sum():
+        raise ConfigError(
+            f"{settings.substitutes} substitutes are wanted, and there are {text.sum()} tokens",
+            remedy="Ask for fewer",
+        )
+    spell = loaded.tokenizer.convert_ids_to_tokens  # type: ignore[union-attr]
+    for number, window in enumerate(windows):
+        verdict = judge(
+            loaded.adapter,
+            window.token_ids,
+            prefix=window.prefix,
+            bos=_special(loaded)[0],
+            allowed=text,
+            substitutes=settings.substitutes,
+            per_doubling=settings.per_doubling,
+            precisions=settings.precisions,
+            batch_tokens=study.compute.batch_tokens,
+            rng=np.random.default_rng([study.seed, window.length, number]),
+        )
+        key = {"run": study.name, "model": study.model.name, "length": window.length}  # type: ignore[union-attr]
+        key |= {name: getattr(window, name) for name in _KEY}
+        yield rows(window, verdict, settings.precisions, key, spell), verdict
+
+
+def rows(window: Window, verdict: Verdict, precisions: Sequence[str], key: dict[str, Any], spell: Any) -> pa.Table:
+    """A row for each position, substitute and precision of a window, by ``schema.CERTIFICATE``."""
+    p, k, s = verdict.ulps.shape
+    at = verdict.positions
+
+    def each(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """[P] or [P, k] for all rows."""
+        return np.repeat(values, p * k * s // values.size)
+
+    spelled = np.array([spell(int(i)) for i in window.token_ids[at]], dtype=object)
+    columns: dict[str, Any] = {
+        **{name: [value] * (p * k * s) for name, value in key.items()},
+        "position": each(at),
+        "char_start": each(window.char_start[at]),
+        "char_end": each(window.char_end[at]),
+        "token_id": each(window.token_ids[at]),
+        "token": each(spelled),
+        "weight": each(verdict.weights),
+        "substitute_id": each(verdict.substitutes.reshape(-1)),
+        "precision": np.tile(np.array(precisions, dtype=object), p * k),
+        "equal": verdict.ulps.reshape(-1) == 0,
+        "ulps": verdict.ulps.reshape(-1),
+        "differing": verdict.differing.reshape(-1),
+        "nats": each(verdict.nats),
+        "substitute_nats": each(verdict.substitute_nats.reshape(-1)),
+    }
+    wanted = schema.arrow("certificate")
+    return pa.table([pa.array(columns[c.name]).cast(c.type) for c in wanted], schema=wanted)
