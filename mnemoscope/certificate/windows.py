@@ -33,6 +33,7 @@ from mnemoscope.types import IntArray
 CHUNK = 64
 #: positions whose logits are held at once
 _LOGITS = 256
+_FIRST, _FIRST_AND_LAST = torch.tensor([0]), torch.tensor([0, -1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,33 +137,24 @@ def compare(
     """
     k = substitutes.shape[1]
     place, token = at.repeat_interleave(k), substitutes.flatten()
-    found = torch.zeros(2, len(place), len(precisions), dtype=torch.int64)
     truth, states, alive = start, start.rows(torch.zeros(0, dtype=torch.int64)), place.new_zeros(0)
     copies = unlike = 0
     for begin in range(0, len(ids), CHUNK):
         chunk = ids[begin : begin + CHUNK]
         born = torch.nonzero((place >= begin) & (place < begin + len(chunk))).flatten()
-        alive = torch.cat([alive, born])
-        states = _joined([states, truth.rows(torch.zeros_like(born))])
+        alive, states = torch.cat([alive, born]), _joined([states, truth.rows(torch.zeros_like(born))])
         texts = chunk.expand(len(alive), -1).clone()
         new = torch.arange(len(alive) - len(born), len(alive), device=ids.device)
         texts[new, place[born] - begin] = token[born]
-
-        size = max(1, batch_tokens // CHUNK - 2)
-        ends, kept, before = [], [], truth
-        for first in range(0, max(1, len(alive)), size):
-            some = slice(first, first + size)
-            # the window is first, and last as well, to see whether the place in a batch makes a difference
-            read = torch.cat([chunk.unsqueeze(0), texts[some], chunk.unsqueeze(0)])
-            _, end = adapter.hidden(read, _joined([before, states.map(lambda x, s=some: x[s]), before]))  # type: ignore[misc]
-            own, rest, again = (end.map(lambda x, s=s: x[s]) for s in (slice(0, 1), slice(1, -1), slice(-1, None)))  # type: ignore[misc]
-            truth = own if first == 0 else truth
-            copies += 1
-            unlike += not (bool(_same(truth, own)) and bool(_same(truth, again)))
-            kept.append(~_same(own, rest))
-            ends.append(rest)
-        states, still = _joined(ends), torch.cat(kept)
+        batches = _read(adapter, chunk, texts, truth, states, max(1, batch_tokens // CHUNK - 2))
+        truth, states = batches[0].rows(_FIRST), _joined([_slice(end, 1, -1) for end in batches])
+        copies += 2 * len(batches) - 1
+        unlike += sum(int((~_same(truth, end.rows(_FIRST_AND_LAST))).sum()) for end in batches)
+        still = torch.cat([~_same(end.rows(_FIRST), _slice(end, 1, -1)) for end in batches])
         states, alive = states.rows(still), alive[still]
+
+    found = torch.zeros(2, len(place), len(precisions), dtype=torch.int64)
+    rows = alive.cpu()
     for part in truth:
         if not (truth[part].isfinite().all() and states[part].isfinite().all()):
             raise ModelError(
@@ -170,13 +162,22 @@ def compare(
                 remedy="Load the model in float32, and check its weights",
             )
         for s, precision in enumerate(precisions):
-            stored = (storage.store(memory[part], precision) for memory in (truth, states))
-            ulps, differing = (x.cpu() for x in storage.apart(*stored, precision))
-            rows = alive.cpu()
+            own, others = storage.store(truth[part], precision), storage.store(states[part], precision)
+            ulps, differing = (x.cpu() for x in storage.apart(own, others, precision))
             found[0, rows, s] = torch.maximum(found[0, rows, s], ulps)
             found[1, rows, s] += differing
     shape = (len(at), k, len(precisions))
     return found[0].view(shape), found[1].view(shape), copies, unlike
+
+
+def _read(adapter: Adapter, chunk: Tensor, texts: Tensor, truth: Memory, states: Memory, size: int) -> list[Memory]:
+    """The memories after a chunk [C] and after its substituted forms [R, C], ``size`` of those at a time: of each batch
+    the first and the last are the chunk's own, as a check on whether the place in a batch makes a difference."""
+    ends = []
+    for first in range(0, max(1, len(texts)), size):
+        ids = torch.cat([chunk.unsqueeze(0), texts[first : first + size], chunk.unsqueeze(0)])
+        ends.append(adapter.hidden(ids, _joined([truth, _slice(states, first, first + size), truth]))[1])
+    return ends
 
 
 def judge(
@@ -224,6 +225,10 @@ def judge(
         copies=copies,
         unlike=unlike,
     )
+
+
+def _slice(memory: Memory, first: int, end: int) -> Memory:
+    return memory.map(lambda part: part[first:end])
 
 
 def _joined(memories: Sequence[Memory]) -> Memory:
