@@ -298,7 +298,7 @@ def certify(
     settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None)
     found = certificate.certify(study, out_dir, settings, Bars()).table("horizons")
     table = Table("length", "precision", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("certainly lost", "first at", "half from", "tokens", "documents"):
+    for column in ("lost", "first at", "half from", "tokens", "documents"):
         table.add_column(column, justify="right")
     for row in found.iter_rows(named=True):
         first, half = ("never" if row[edge] is None else f"{row[edge]:,}" for edge in ("first", "half"))

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import small
 import tiny
@@ -180,9 +182,9 @@ def test_against_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
         for layer in adapter.model.backbone.layers:
             layer.mixer.dt_proj.bias.fill_(2.0)
     at, others = every(adapter, ids)
-    # the last bits of float64 may depend on the place in a batch; those that are stored do not
-    ulps, differing, *_ = compare(adapter, ids, adapter.empty(1), at, others, PRECISIONS, 60)
-    texts = ids.repeat(len(at), 36, 1)
+    others = others[:, :9]
+    ulps, differing, *_ = compare(adapter, ids, adapter.empty(1), at, others, PRECISIONS, 200)
+    texts = ids.repeat(len(at), 9, 1)
     for p in range(len(at)):
         texts[p, :, p] = others[p]
     with torch.no_grad():
@@ -193,18 +195,19 @@ def test_against_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
             storage.apart(storage.store(own[part], precision), storage.store(rest[part], precision), precision)
             for part in own
         ]
-        assert torch.equal(ulps[..., s].flatten(), torch.stack([u for u, _ in pairs]).amax(0)), precision
-        assert torch.equal(differing[..., s].flatten(), torch.stack([d for _, d in pairs]).sum(0)), precision
-    equal = (ulps == 0).any(1)
-    assert equal[:, PRECISIONS.index("fp8")].any()
-    assert not equal.all()
+        expected = torch.stack([u for u, _ in pairs]).amax(0), torch.stack([d for _, d in pairs]).sum(0)
+        found = ulps[..., s].flatten(), differing[..., s].flatten()
+        # what the last bits of float64 do, which may depend on the place in a batch, is seen in none but numbers next
+        # to 0, where steps are tiny
+        slack = 0 if precision in ("fp8", "int8") else 1e-3
+        for x, y in zip(found, expected, strict=True):
+            torch.testing.assert_close(x.double(), y.double(), rtol=slack, atol=0, msg=precision)
 
 
 def test_strong_decay_has_a_horizon() -> None:
     """A step that fades by exp(-4) loses 24 bits within 5 tokens a layer; the convolutions hold the last three."""
-    length = 80
     adapter = forgetful()
-    found = lost(adapter, tiny.ids(1, length)[0].tolist(), [True] * 37)
+    found = lost(adapter, tiny.ids(1, 66)[0].tolist(), [True] * 37, substitutes=2)
     assert not found[:, -3:].any()
     assert found[:, :20].all()
     # a token that is lost in a fine format is lost in a coarser one
@@ -212,11 +215,11 @@ def test_strong_decay_has_a_horizon() -> None:
     assert (np.diff(found[order].astype(int), axis=0) >= 0).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     push=st.floats(0.5, 6.0),
-    length=st.integers(4, 20),
+    length=st.integers(4, 16),
     more=st.lists(st.integers(0, 36), min_size=1, max_size=6),
 )
 def test_no_recoverable_token_is_called_lost(seed: int, push: float, length: int, more: list[int]) -> None:
@@ -265,11 +268,9 @@ def table(folder: Path, rows: list[dict[str, Any]]) -> None:
     filled = {"run": "r", "model": "m", "length": 8, "precision": "fp32", "weight": 1.0, "substitute_id": 3}
     whole = [filled | {"window_id": row["doc_id"], "domain": row["doc_id"][0], **row} for row in rows]
     (folder / "certificate").mkdir()
-    types = {c.name: c for c in schema.CERTIFICATE}
-    frame = pl.DataFrame(whole, infer_schema_length=None)
-    missing = [pl.lit(None if c.dtype == "string" else 0).alias(n) for n, c in types.items() if n not in frame.columns]
-    frame.with_columns(missing).select(types).to_arrow().cast(schema.arrow("certificate"))
-    frame.with_columns(missing).select(types).write_parquet(folder / "certificate" / "L8.parquet")
+    columns = [c.name for c in schema.CERTIFICATE]
+    arrow = pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in whole])
+    pq.write_table(arrow.cast(schema.arrow("certificate")), folder / "certificate" / "L8.parquet")
 
 
 def test_shares_and_horizons_by_hand(tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def study(tmp_path: Path) -> Any:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     small.text(tmp_path / "text.jsonl", documents=4, words=6)
     return lambda **changes: request.study(
-        str(folder), [str(tmp_path / "text.jsonl")], "8,12", 24, device="cpu", **changes
+        str(folder), [str(tmp_path / "text.jsonl")], "6,9", 9, device="cpu", **changes
     )
 
 
@@ -341,7 +342,7 @@ def test_a_blind_model_end_to_end(tmp_path: Path, study: Any) -> None:
     assert found.columns == [c.name for c in schema.CERTIFICATE]
     tokens = found.group_by("window_id", "position", "precision", "token").agg(lost=pl.col("equal").any())
     blind = tokens.filter(pl.col("token").is_in(["t", "h"]))
-    assert blind.height > 10
+    assert blind.height > 3
     assert blind["lost"].all()
     assert not tokens.filter(precision="fp32").join(blind, on=["window_id", "position"], how="anti")["lost"].any()
     # what is equal is the other of the two, and only that
@@ -355,10 +356,10 @@ def test_a_blind_model_end_to_end(tmp_path: Path, study: Any) -> None:
     assert set(run.table("estimates")["by"]) == {"all", "position", "distance", "domain"}
 
     # again: nothing is computed anew; other settings do not mix with these
-    (run.path / "certificate" / "L12.parquet").unlink()
-    before = (run.path / "certificate" / "L8.parquet").stat().st_mtime_ns
+    (run.path / "certificate" / "L9.parquet").unlink()
+    before = (run.path / "certificate" / "L6.parquet").stat().st_mtime_ns
     again = certificate.certify(study(domain="domain"), run.path, wanted)
-    assert (run.path / "certificate" / "L8.parquet").stat().st_mtime_ns == before
+    assert (run.path / "certificate" / "L6.parquet").stat().st_mtime_ns == before
     assert pl.read_parquet(again.path / "certificate" / "*.parquet").equals(found)
     with pytest.raises(RunError, match="certificate of this run changed"):
         certificate.certify(study(domain="domain"), run.path, certificate.Settings(substitutes=2, per_doubling=None))
@@ -385,4 +386,4 @@ def test_command(tmp_path: Path, study: Any) -> None:
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "run" / "horizons.parquet").exists()
-    assert "certainly lost" in " ".join(done.output.split())
+    assert "half from" in done.output

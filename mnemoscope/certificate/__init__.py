@@ -83,7 +83,8 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
         raise ConfigError("there is nothing to certify", remedy="Give [model], [windows] and [[text.measure]]")
     device = accelerator(study.compute)
     run = RunDir(out, study)
-    same_as_before(run, "certificate", [asdict(settings)])
+    asked = {**asdict(settings), "precisions": list(settings.precisions)}
+    same_as_before(run, "certificate", asked)
     with run.stage("prepare"):
         inputs = [asdict(i) for i in corpora.check(study.text.measure)]
         same_as_before(run, "inputs", inputs)
@@ -100,7 +101,7 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
             tokens_per_length=w.tokens_per_length,
         )
         _annotate(run, loaded, windows)
-        run.note(command=command(), inputs=inputs, encoder=loaded.digest, certificate=[asdict(settings)])
+        run.note(command=command(), inputs=inputs, encoder=loaded.digest, certificate=asked)
     with run.stage("certify", device=device_name(device)):
         copies = unlike = 0
         with talk.task("certifying", sum(map(len, windows.windows.values())), "windows") as bar:
