@@ -10,7 +10,7 @@ hold: a token of which no such substitute was found may still be lost, to anothe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,11 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
                             bar.at(done + number + 1, f"L={length}")
                 done += len(some)
                 bar.at(done, f"L={length}")
+        if copies:
+            run.note(read_twice=copies, unlike=unlike)
         if unlike:
             talk.say(
-                f"the same window, read twice in one batch, left another memory in {unlike} of {copies} batches: this "
+                f"the same window, read twice in one batch, left another memory {unlike} of {copies} times: this "
                 "arithmetic depends on the place in a batch, and what is equal may look unequal"
             )
     with run.stage("estimate"):
@@ -171,7 +173,9 @@ def allowed(loaded: Loaded) -> npt.NDArray[np.bool_]:
     return known
 
 
-def _verdicts(study: config.Study, loaded: Loaded, windows: Sequence[Window], settings: Settings) -> Any:
+def _verdicts(
+    study: config.Study, loaded: Loaded, windows: Sequence[Window], settings: Settings
+) -> Iterator[tuple[pa.Table, Verdict]]:
     """The rows of each window by ``schema.CERTIFICATE``, and its verdict."""
     text = allowed(loaded)
     if settings.substitutes >= text.sum():

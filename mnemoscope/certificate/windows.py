@@ -47,7 +47,8 @@ class Verdict:
         nats, substitute_nats: -ln p of the tokens [P] and of their substitutes [P, k], float32.
         ulps: the largest distance of any two numbers of the memories, int64 [P, k, S]; 0 if and only if all are equal.
         differing: how many numbers differ, int64 [P, k, S].
-        copies, unlike: how often the window was read beside itself in one batch, and how often that made a difference.
+        copies, unlike: how often the window was read again, in another place or batch, and how often that left another
+            memory.
     """
 
     positions: IntArray
