@@ -331,14 +331,19 @@ def bench(
         seconds = found.of_stage(stage)
         table.add_row(stage, "", "", _time(seconds), f"{seconds / found.seconds:.0%}", style="bold")
         for line in (line for line in found.lines if line.stage == stage):
-            rate = f"{line.amount / line.seconds:,.1f}" if line.seconds else ""
-            table.add_row(f"  {line.what}", f"{line.amount:,.0f} {line.unit}", rate, _time(line.seconds))
+            rate = _amount(line.amount / line.seconds) if line.seconds else ""
+            table.add_row(f"  {line.what}", f"{_amount(line.amount)} {line.unit}", rate, _time(line.seconds))
     out.print(table)
     held = f"{found.peak_bytes / 1e9:.1f} GB were held here"
     more = "the study holds as much" if found.whole else "the study's batches are larger than those timed and hold more"
     for heading, sentences in (("memory", [f"{held}; {more}."]), ("assumed", found.assumed)):
         for sentence in sentences:
             out.print(Text.assemble((f"{heading}  ", "dim"), sentence))
+
+
+def _amount(value: float) -> str:
+    """12,345; 9.9; 0.035."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _time(seconds: float) -> str:
