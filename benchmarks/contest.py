@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from mnemoscope.bench.clock import seconds_of, wait
 
 Work = Callable[[], object]
 
@@ -79,21 +80,6 @@ class Contestant:
     warm: int = 3
 
 
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def block(work: Work, calls: int = 1) -> float:
-    """Seconds of one of ``calls`` calls, the device's work included."""
-    wait()
-    started = time.perf_counter()
-    for _ in range(calls):
-        work()
-    wait()
-    return (time.perf_counter() - started) / calls
-
-
 def contest(part: str, work: str, contestants: Sequence[Contestant], patience: Patience) -> list[Row]:
     """Every contestant's row, the first contestant's first; they take turns within each repeat."""
     rows, runners = [], []
@@ -103,7 +89,7 @@ def contest(part: str, work: str, contestants: Sequence[Contestant], patience: P
         try:
             before = _held()
             run, row.amount = c.make()
-            first = [block(run) for _ in range(c.warm)][-1]
+            first = [seconds_of(run) for _ in range(c.warm)][-1]
             row.peak_bytes = _peak() - before
             if first > patience.long:
                 row.seconds = [first]
@@ -118,7 +104,7 @@ def contest(part: str, work: str, contestants: Sequence[Contestant], patience: P
             if row.skipped or (repeat > 0 and first > patience.long / patience.repeats):
                 continue
             try:
-                row.seconds.append(block(run, calls))
+                row.seconds.append(seconds_of(run, calls))
             except torch.OutOfMemoryError as error:  # beside the others
                 row.seconds, row.skipped = [], _reason(error)
                 _tidy()

@@ -20,9 +20,10 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.contest import Contestant, NotHereError, Patience, Row, Work, block, contest, fitting
+from benchmarks.contest import Contestant, NotHereError, Patience, Row, Work, contest, fitting
 from benchmarks.cost import MAMBA_130M, SMALL, Shape
 from mnemoscope import config, plugins
+from mnemoscope.bench.clock import seconds_of
 from mnemoscope.codec.decoder import Decoder, encode
 from mnemoscope.codec.generate import Writer
 from mnemoscope.memory.adapter import Adapter
@@ -253,8 +254,8 @@ def products_seconds(job: Job) -> float:
 
     def alone(m: int, k: int, n: int) -> float:
         a, b = (torch.randn(*s, device=job.device, dtype=dtype) for s in ((m, k), (k, n)))
-        block(lambda: a @ b, 2)
-        return block(lambda: a @ b, 8)
+        seconds_of(lambda: a @ b, 2)
+        return seconds_of(lambda: a @ b, 8)
 
     for inputs, outputs, count in job.shape.products():
         forward = alone(job.tokens, inputs, outputs)

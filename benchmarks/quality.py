@@ -19,10 +19,11 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from benchmarks.contest import Contestant, Patience, Row, contest, wait
+from benchmarks.contest import Contestant, Patience, Row, contest
 from benchmarks.cost import Shape
 from benchmarks.models import Job, with_published
 from mnemoscope import config, zoo
+from mnemoscope.bench.clock import wait
 from mnemoscope.codec.decoder import Decoder, encode
 from mnemoscope.memory.load import load
 from mnemoscope.memory.tokenizer import special_tokens

@@ -85,6 +85,21 @@ class Annotator(ABC):
         """
 
 
+def field_of(document: Document, record: Mapping[str, Any], field: str) -> Any:
+    """What a field of the document's record holds.
+
+    Raises:
+        TextError: the record has no such field.
+    """
+    if field not in record:
+        raise TextError(
+            f"document {document.doc_id!r} has no field {field!r}",
+            remedy=f"Name one of the fields there: {', '.join(record)}",
+            file=document.where or None,
+        )
+    return record[field]
+
+
 def collect(
     annotator: Annotator,
     documents: Iterable[tuple[Document, Mapping[str, Any]]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mnemoscope.annotate import field_of
 from mnemoscope.errors import TextError
 from mnemoscope.types import Document
 
@@ -25,13 +26,8 @@ def sentences(
             remedy="Say in the corpus which field lists them: tokens",
             file=document.where or None,
         )
-    if field not in record:
-        raise TextError(
-            f"document {document.doc_id!r} has no field {field!r}",
-            remedy=f"Name one of the fields there: {', '.join(record)}",
-            file=document.where or None,
-        )
-    for number, (places, values) in enumerate(zip(document.tokens, record[field], strict=True), start=1):
+    given = field_of(document, record, field)
+    for number, (places, values) in enumerate(zip(document.tokens, given, strict=True), start=1):
         listed = isinstance(values, list) and all(v is None or isinstance(v, str) for v in values)
         if not listed or len(values) != len(places):
             raise TextError(

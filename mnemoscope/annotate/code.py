@@ -11,8 +11,8 @@ from pygments.lexers import find_lexer_class_for_filename, get_lexer_by_name
 from pygments.token import Token, _TokenType
 from pygments.util import ClassNotFound
 
-from mnemoscope.annotate import Annotator, Span
-from mnemoscope.errors import ConfigError, TextError
+from mnemoscope.annotate import Annotator, Span, field_of
+from mnemoscope.errors import ConfigError
 from mnemoscope.types import Document
 
 #: Pygments' types, the most special first; what is of none of them (white space, mostly) has no label
@@ -59,13 +59,7 @@ class Code(Annotator):
         """Raises: TextError: the record has no such field."""
         lexer = self._lexer
         if self._field is not None:
-            if self._field not in record:
-                raise TextError(
-                    f"document {document.doc_id!r} has no field {self._field!r}",
-                    remedy=f"Name one of the fields there: {', '.join(record)}",
-                    file=document.where or None,
-                )
-            lexer = _lexer(str(record[self._field]))
+            lexer = _lexer(str(field_of(document, record, self._field)))
         if lexer is None:
             return
         # tokens of one class that touch are one span: a string and its quotes

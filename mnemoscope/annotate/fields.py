@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mnemoscope.annotate import Annotator, Span
+from mnemoscope.annotate import Annotator, Span, field_of
 from mnemoscope.errors import TextError
 from mnemoscope.types import Document
 
@@ -22,13 +22,7 @@ class FieldSpans(Annotator):
 
     def spans(self, document: Document, record: Mapping[str, Any]) -> Iterator[Span]:
         """Raises: TextError: the record has no such field, or it does not list spans."""
-        if self.field not in record:
-            raise TextError(
-                f"document {document.doc_id!r} has no field {self.field!r}",
-                remedy=f"Name one of the fields there: {', '.join(record)}",
-                file=document.where or None,
-            )
-        listed = record[self.field]
+        listed = field_of(document, record, self.field)
         for number, item in enumerate(listed if isinstance(listed, list) else [listed]):
             match item:
                 case {"start": int(start), "end": int(end), "label": str(label)} if bool not in (

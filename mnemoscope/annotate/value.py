@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mnemoscope.annotate import Annotator, Span
+from mnemoscope.annotate import Annotator, Span, field_of
 from mnemoscope.errors import TextError
 from mnemoscope.types import Document
 
@@ -25,17 +25,12 @@ class Value(Annotator):
 
     def spans(self, document: Document, record: Mapping[str, Any]) -> Iterator[Span]:
         """Raises: TextError: the record has no such field, or it holds a list or an object."""
-        if self.field not in record:
-            raise TextError(
-                f"document {document.doc_id!r} has no field {self.field!r}",
-                remedy=f"Name one of the fields there: {', '.join(record)}",
-                file=document.where or None,
-            )
+        said = field_of(document, record, self.field)
         if document.tokens:
             stretches = [(tokens[0][0], tokens[-1][1]) if tokens else (0, 0) for tokens in document.tokens]
-            pairs = list(zip(stretches, record[self.field], strict=True))
+            pairs = list(zip(stretches, said, strict=True))
         else:
-            pairs = [((0, len(document.text)), record[self.field])]
+            pairs = [((0, len(document.text)), said)]
         for (start, end), value in pairs:
             if isinstance(value, dict | list):
                 raise TextError(

@@ -19,18 +19,20 @@ HELD_UP = 1.5
 SMALLEST, GROWTH = 256, 4
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds of one call, the device's work included."""
+def wait() -> None:
+    """Until the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
-    def wait() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
 
+def seconds_of(work: Callable[[], object], calls: int = 1) -> float:
+    """Seconds of one of ``calls`` calls, the device's work included."""
     wait()
     started = time.perf_counter()
-    work()
+    for _ in range(calls):
+        work()
     wait()
-    return time.perf_counter() - started
+    return (time.perf_counter() - started) / calls
 
 
 def typical(work: Callable[[], object]) -> float:

@@ -60,8 +60,13 @@ class SelectiveAdapter(Adapter):
             h = h.to(self.state_dtype)
         # of all layers at once: a token's step of a small model is as long as its kernels are many
         rates = -torch.stack([layer.mixer.A_log for layer in backbone.layers]).to(self.state_dtype).exp()
-        taps = self.model.config.conv_kernel
-        nothing = torch.zeros(len(ids), self.conv_channels, taps - 1, dtype=self.state_dtype, device=h.device), None
+        before: list[tuple[Tensor, Tensor | None]]
+        if start is None:
+            taps = self.model.config.conv_kernel
+            no_conv = torch.zeros(len(ids), self.conv_channels, taps - 1, dtype=self.state_dtype, device=h.device)
+            before = [(no_conv, None)] * len(rates)
+        else:
+            before = [(start[f"layers.{i}.conv"], start[f"layers.{i}.ssm"]) for i in range(len(rates))]
         y: Tensor | None = None
         end: dict[str, Tensor] = {}
 
@@ -71,10 +76,8 @@ class SelectiveAdapter(Adapter):
 
         for i, layer in enumerate(backbone.layers):
             h, x = read(layer.norm)
-            at = f"layers.{i}"
-            before = nothing if start is None else (start[f"{at}.conv"], start[f"{at}.ssm"])
-            y, conv, ssm = self.mix(layer.mixer, x, rates[i], *before)
-            end[f"{at}.ssm"], end[f"{at}.conv"] = ssm, conv
+            y, conv, ssm = self.mix(layer.mixer, x, rates[i], *before[i])
+            end[f"layers.{i}.ssm"], end[f"layers.{i}.conv"] = ssm, conv
         return read(backbone.norm_f)[1], Memory(end)
 
     def head(self, hidden: Tensor) -> Tensor:
