@@ -105,10 +105,11 @@ def decode(folder: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from mnemoscope import pipeline, schema
+    from mnemoscope import measuring, schema
     from mnemoscope.rundir import RunDir
+    from mnemoscope.workshop import Workshop
 
-    shop = pipeline.Workshop(RunDir(folder / "run", config_of(folder)))
+    shop = Workshop(RunDir(folder / "run", config_of(folder)))
     windows = shop.windows.windows[_LENGTH]
     tokenizer, rng = shop.loaded.tokenizer, np.random.default_rng(0)
     (folder / "run" / "decoded").mkdir()
@@ -128,7 +129,7 @@ def decode(folder: Path) -> int:
                     "run": ["tables"] * len(some), "model": ["mamba-nano"] * len(some),
                     "decoder": ["made-up"] * len(some), "condition": [condition] * len(some),
                     "length": [_LENGTH] * len(some), "seed": [0] * len(some),
-                    **{c: [getattr(w, c) for w in some] for c in pipeline._OF_WINDOW},
+                    **{c: [getattr(w, c) for w in some] for c in measuring.OF_WINDOW},
                     "reference_ids": list(ids), "predicted_ids": list(written),
                     "char_start": [w.char_start for w in some], "char_end": [w.char_end for w in some],
                     "token_nats": list(rng.gamma(2, 2.5 if condition == "none" else 1, ids.shape)),
@@ -144,10 +145,11 @@ def stage(name: str, folder: Path) -> None:
     """One stage, and on standard output what it took."""
     from mnemoscope import pipeline
     from mnemoscope.rundir import RunDir
+    from mnemoscope.workshop import Workshop
 
-    shop = pipeline.Workshop(RunDir(folder / "run", config_of(folder)))
+    shop = Workshop(RunDir(folder / "run", config_of(folder)))
     began = time.perf_counter()
-    {"annotate": pipeline._annotate, "score": pipeline.score, "estimate": pipeline.estimate}[name](shop)
+    {"annotate": pipeline.annotate_windows, "score": pipeline.score, "estimate": pipeline.estimate}[name](shop)
     used = resource.getrusage(resource.RUSAGE_SELF)
     facts = {"wall": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 1e6}
     print(json.dumps(facts))

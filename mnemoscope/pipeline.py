@@ -7,123 +7,34 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
 
-from mnemoscope import config, plugins, schema
-from mnemoscope.codec.decoder import Decoder, encode
-from mnemoscope.codec.generate import Reconstruction, Texts, Writer
-from mnemoscope.controls import Condition
+from mnemoscope import config, measuring, plugins, schema
+from mnemoscope.codec.generate import Texts, Writer
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
-from mnemoscope.memory.adapter import Adapter
-from mnemoscope.memory.load import Loaded, load, special_tokens
-from mnemoscope.memory.memory import Memory
-from mnemoscope.progress import Progress, Silent
+from mnemoscope.progress import Progress
 from mnemoscope.rundir import RunDir, command, file_name, replacing
 from mnemoscope.text import corpora
 from mnemoscope.text.tokens import TokenStore
-from mnemoscope.text.windows import WindowSet, cut
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.loop import fit
-from mnemoscope.train.processes import accelerator, by_main, device_name
-from mnemoscope.train.step import Loss
-from mnemoscope.types import IntArray, Window
+from mnemoscope.train.processes import accelerator, by_main
+from mnemoscope.workshop import Workshop
 
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-#: tokens in a measuring batch on a CPU, at most
-CPU_TOKENS = 4096
-
 STAGES = ("prepare", "train", "reconstruct", "score", "estimate", "report")
-
-
-class Workshop:
-    """A run folder, and what several stages need: made once, when it is first needed."""
-
-    def __init__(self, run: RunDir, progress: Progress | None = None):
-        self.run, self.study = run, run.study
-        self.progress: Progress = progress or Silent()
-        if self.study.model is None or self.study.windows is None or not self.study.decoders:
-            raise ConfigError(
-                "this study measures nothing",
-                remedy="It needs [model], [windows] and a [[decoders]]; to pretrain, use mnemoscope pretrain",
-                file=run.path / "study.toml",
-            )
-        self.model_name, self.windows_config = self.study.model.name, self.study.windows
-
-    @cached_property
-    def accelerator(self) -> Accelerator:
-        return accelerator(self.study.compute)
-
-    @property
-    def device_name(self) -> str:
-        return device_name(self.accelerator)
-
-    @cached_property
-    def loaded(self) -> Loaded:
-        assert self.study.model is not None
-        m = self.study.model
-        loaded = load(m.name, revision=m.revision, tokenizer=m.tokenizer, dtype=m.dtype, scan=self.study.compute.scan)
-        loaded.adapter.to(self.accelerator.device).requires_grad_(False)
-        return loaded
-
-    @cached_property
-    def special(self) -> tuple[int, int]:
-        assert self.loaded.tokenizer is not None
-        return special_tokens(self.loaded.tokenizer, self.loaded.adapter.model.config)
-
-    @cached_property
-    def windows(self) -> WindowSet:
-        w = self.windows_config
-        return cut(
-            corpora.read(self.study.text.measure),
-            self.loaded.tokenizer,
-            w.lengths,
-            w.prefix,
-            seed=self.study.seed,
-            tokens_per_length=w.tokens_per_length,
-        )
-
-    def decoder(self) -> Decoder:
-        """A fresh decoder, with the encoder's weights."""
-        return Decoder.from_encoder(self.loaded.adapter, *self.special)
-
-    def encode(self, reader: Adapter, ids: Tensor) -> Memory:
-        """The memory of windows, the study's prefix read before them."""
-        bos = self.special[0] if self.windows_config.prefix == "bos" else None
-        return encode(reader, ids, bos=bos)
-
-    @torch.no_grad()
-    def start(self, condition: Condition, ids: Tensor) -> Memory:
-        """What a decoder starts from under a condition, the encoder having read the windows [B, L]."""
-        encoder, seed = self.loaded.adapter, self.study.seed
-        read = self.encode(condition.reader(encoder, seed), ids) if condition.reads else encoder.empty(len(ids))
-        return condition.hand_over(read, ids, seed)
-
-    def loss(self, condition_name: str) -> Loss:
-        """What a decoder that is trained under a condition has to make small."""
-        condition = plugins.load("condition", condition_name)
-
-        def loss(decoder: nn.Module, ids: Tensor) -> Tensor:
-            nats: Tensor = decoder(self.start(condition, ids), ids)[0]
-            return nats
-
-        return loss
 
 
 # ---- prepare --------------------------------------------------------------------------------------------------------
@@ -141,8 +52,8 @@ def prepare(shop: Workshop) -> None:
             inputs = corpora.check(
                 [*study.text.train, *study.text.measure], lambda done, total: bar.at(done / max(1, total))
             )
-        same_as_before(run, "inputs", [asdict(i) for i in inputs])
-        same_as_before(run, "encoder", shop.loaded.digest)
+        run.require_same("inputs", [asdict(i) for i in inputs])
+        run.require_same("encoder", shop.loaded.digest)
         found = continuity.require(shop.loaded.adapter, shop.model_name)
         for decoder in study.decoders:
             decoders.check(decoder, run.checkpoints, shop.loaded.digest, study)
@@ -161,7 +72,7 @@ def prepare(shop: Workshop) -> None:
                     f"{a['shorter']} of {a['documents']} documents are shorter than {a['length']} tokens and give no "
                     f"window of that length"
                 )
-        _annotate(shop)
+        annotate_windows(shop)
         run.require_room(_room(shop, sum(i.text_bytes for i in inputs)))
         run.note(
             inputs=[asdict(i) for i in inputs],
@@ -173,23 +84,7 @@ def prepare(shop: Workshop) -> None:
         )
 
 
-def same_as_before(run: RunDir, what: str, now: Any) -> None:
-    """Raises RunError if the manifest says otherwise.  Where files lie, their ``name``, does not matter."""
-
-    def content(value: Any) -> Any:
-        is_list = isinstance(value, list)
-        return [{k: v for k, v in item.items() if k != "name"} for item in value] if is_list else value
-
-    before = run.manifest.get(what)
-    if before is not None and content(before) != content(now):
-        raise RunError(
-            f"the {what} of this run changed since it was begun",
-            remedy="Restore them, or give another --out: a run's numbers come from one set of files",
-            file=run.path / "manifest.json",
-        )
-
-
-def _annotate(shop: Workshop) -> None:
+def annotate_windows(shop: Workshop) -> None:
     """Writes annotations/<name>.parquet: the spans of the documents that have a window, by each annotation of the
     study; those that are there already, made from the same, stay."""
     if not shop.study.annotations:
@@ -271,7 +166,7 @@ def train(shop: Workshop, only: str = "") -> None:
         ):
             store = TokenStore.build(
                 study.text.train,
-                _tokenizer(shop),
+                shop.tokenizer,
                 run.path / "cache",
                 lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens"),
             )
@@ -296,11 +191,6 @@ def _named(only: str, things: dict[str, _T], run: RunDir) -> list[_T]:
     if not found:
         raise RunError(f"no decoder is called {only!r}", remedy=f"There are: {', '.join(things)}", file=run.path)
     return found
-
-
-def _tokenizer(shop: Workshop) -> Any:
-    assert shop.loaded.tokenizer is not None
-    return shop.loaded.tokenizer
 
 
 def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
@@ -380,115 +270,18 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
                         loaded, texts = file, Texts()
                     key: dict[str, Any] = {"run": study.name, "model": shop.model_name, "decoder": d.name}
                     key |= {"condition": condition, "length": length, "seed": seed}
-                    with _decoded(target) as out:
+                    target.parent.mkdir(exist_ok=True)
+                    with (
+                        replacing(target) as part,
+                        pq.ParquetWriter(part, schema.arrow("decoded"), compression="zstd") as out,
+                    ):
                         seen = 0
-                        for batch in measure(shop, writer, condition, windows, key, texts):
+                        for batch in measuring.measure(shop, writer, condition, windows, key, texts):
                             out.write_table(batch)
                             seen += batch.num_rows
                             bar.at(done + seen * length, label)
                 done += length * len(windows)
                 bar.at(done, label)
-
-
-#: columns of schema.DECODED that are attributes of a window
-_OF_WINDOW = ("doc_id", "window_id", "domain", "source", "dialect", "prefix")
-
-
-@contextmanager
-def _decoded(target: Path) -> Iterator[pq.ParquetWriter]:
-    target.parent.mkdir(exist_ok=True)
-    with replacing(target) as part, pq.ParquetWriter(part, schema.arrow("decoded"), compression="zstd") as out:
-        yield out
-
-
-def batch_windows(shop: Workshop, length: int) -> int:
-    """Windows of a length that are measured together: no more on a CPU than what its caches hold pays for."""
-    most = CPU_TOKENS if shop.accelerator.device.type == "cpu" else shop.study.compute.batch_tokens
-    return max(1, min(most, shop.study.compute.batch_tokens) // length)
-
-
-def measure(
-    shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any], texts: Texts
-) -> Iterator[pa.Table]:
-    """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows, and so is the decoder
-    whose ``texts`` are given."""
-    decoder, device = writer.decoder, shop.accelerator.device
-    condition = plugins.load("condition", condition_name)
-    read = condition.windows_to_read(windows)
-    length = windows[0].length
-    held = texts.held(condition.written_as, length)
-    size = batch_windows(shop, length)
-    done = 0
-    while done < len(windows):
-        batch, source = windows[done : done + size], read[done : done + size]
-        names = [w.window_id if condition.reads else "" for w in source]
-        ids = np.stack([w.token_ids for w in batch])
-        try:
-            with torch.no_grad():
-                memory = shop.start(condition, torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
-                nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
-            predictions = predicted.cpu().numpy()
-            # while it predicts the window's own tokens, what it writes is these
-            ends = np.pad(ids, ((0, 0), (0, 1)), constant_values=decoder.eos)
-            for row in np.flatnonzero((predictions == ends).all(1)):
-                held[names[row]] = Reconstruction(ids[row].tolist(), True)
-            # the first row of each text that is missing
-            rows = list({name: row for row, name in reversed([*enumerate(names)]) if name not in held}.values())
-            if rows:
-                new = writer.write(memory.rows(torch.tensor(rows, device=device)), length)
-                held.update(zip((names[row] for row in rows), new, strict=True))
-            written = [held[name] for name in names]
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise RunError(
-                    f"the device's memory does not hold a window of {length} tokens",
-                    remedy="Leave out the longest windows, or use a larger device",
-                ) from error
-            size = len(batch) // 2
-        else:
-            done += len(batch)
-            yield columns(shop, key, batch, ids, nats.cpu().numpy(), predictions, written)
-            continue
-        # after the handler, whose traceback holds on to the tensors
-        log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def columns(
-    shop: Workshop,
-    key: dict[str, Any],
-    batch: Sequence[Window],
-    ids: IntArray,
-    nats: npt.NDArray[np.float32],
-    predicted: IntArray,
-    written: Sequence[Reconstruction],
-) -> pa.Table:
-    """A batch's rows; nats and predicted [windows, L + 1], the last of them EOS."""
-    texts = _tokenizer(shop).batch_decode([w.ids for w in written], clean_up_tokenization_spaces=False)
-    columns = {
-        **{name: [value] * len(batch) for name, value in key.items()},
-        **{name: [getattr(w, name) for w in batch] for name in _OF_WINDOW},
-        "reference_ids": _lists(ids),
-        "char_start": _lists(np.stack([w.char_start for w in batch])),
-        "char_end": _lists(np.stack([w.char_end for w in batch])),
-        # EOS is scored in training and not here: it is no token of the source
-        "predicted_ids": _lists(predicted[:, :-1]),
-        "token_nats": _lists(nats[:, :-1]),
-        "reconstruction_ids": [w.ids for w in written],
-        "stopped": [w.stopped for w in written],
-        "reference": [shop.windows.window_text(w) for w in batch],
-        "reconstruction": texts,
-    }  # fmt: skip
-    wanted = schema.arrow("decoded")
-    # _lists gives the widest integers, the schema says which
-    return pa.table([pa.array(columns[c.name]).cast(c.type) for c in wanted], schema=wanted)
-
-
-def _lists(rows: npt.NDArray[Any]) -> pa.ListArray:
-    """An array [windows, L] as a column of lists."""
-    offsets = np.arange(0, rows.size + 1, rows.shape[1], dtype=np.int32)
-    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(rows).reshape(-1))
 
 
 # ---- score, estimate, report ----------------------------------------------------------------------------------------
@@ -499,7 +292,7 @@ def score(shop: Workshop) -> None:
     from mnemoscope.score import records
 
     with shop.run.stage("score"):
-        spell = _tokenizer(shop).convert_ids_to_tokens
+        spell = shop.tokenizer.convert_ids_to_tokens
         records.write(shop.run.path / "decoded", shop.run.path, spell)
 
 

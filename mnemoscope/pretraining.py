@@ -20,7 +20,6 @@ from transformers import PreTrainedTokenizerFast
 from mnemoscope import config
 from mnemoscope.errors import ConfigError, TextError
 from mnemoscope.memory.tokenizer import named_tokenizer, rows
-from mnemoscope.pipeline import same_as_before
 from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import RunDir, command, write_atomically
 from mnemoscope.text import corpora
@@ -153,12 +152,12 @@ def _prepare(run: RunDir, p: config.Pretrain, talk: Progress) -> None:
         with talk.task("checking text", 1, "") as bar:
             inputs = corpora.check([*study.text.train, *study.text.measure], lambda n, total: bar.at(n / max(1, total)))
         now = [asdict(i) for i in inputs]
-        same_as_before(run, "inputs", now)
+        run.require_same("inputs", now)
         run.require_room(8 * weights + sum(i.text_bytes for i in inputs))
         run.note(inputs=now)
         if chosen is not None:
             taken = hashlib.sha256(chosen.backend_tokenizer.to_str().encode()).hexdigest()
-            same_as_before(run, "tokenizer", taken)
+            run.require_same("tokenizer", taken)
             run.note(tokenizer=taken)
         folder = run.path / "tokenizer"
         if not folder.exists():

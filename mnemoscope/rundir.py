@@ -181,6 +181,21 @@ class RunDir:
         """Adds facts to the manifest."""
         self._write({**self.manifest, **facts})
 
+    def require_same(self, what: str, now: Any) -> None:
+        """Raises RunError if the manifest says otherwise.  Where files lie, their ``name``, does not matter."""
+
+        def content(value: Any) -> Any:
+            is_list = isinstance(value, list)
+            return [{k: v for k, v in item.items() if k != "name"} for item in value] if is_list else value
+
+        before = self.manifest.get(what)
+        if before is not None and content(before) != content(now):
+            raise RunError(
+                f"the {what} of this run changed since it was begun",
+                remedy="Restore them, or give another --out: a run's numbers come from one set of files",
+                file=self.path / "manifest.json",
+            )
+
     def is_done(self, stage: str) -> bool:
         return "finished" in self.manifest["stages"].get(stage, {})
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from mnemoscope import bench, cli, errors
 from mnemoscope.bench import clock, measuring
+from mnemoscope.cli.forecast import duration
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.codec.generate import Slots, Writer
 
@@ -138,7 +139,7 @@ def test_times_add_up() -> None:
     ("seconds", "said"), [(3.21, "3.2 s"), (125.4, "2 min 05 s"), (59.97 + 60, "2 min 00 s"), (7260, "2 h 01 min")]
 )
 def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert cli._time(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_a_study_is_timed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def test_a_study_is_timed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     assert done.exit_code == 0
     assert sorted(tmp_path.rglob("*")) == before
     (found,) = kept
-    assert done.stdout.startswith(f"about {cli._time(found.seconds)} for ")
+    assert done.stdout.startswith(f"about {duration(found.seconds)} for ")
     stages = ["prepare", "train", "reconstruct", "score", "estimate", "report"]
     assert list(dict.fromkeys(line.stage for line in found.lines)) == stages
     assert all(stage in done.stdout for stage in stages)

@@ -14,9 +14,9 @@ import torch
 from mnemoscope import config, pipeline, plugins, zoo
 from mnemoscope.codec.generate import Reconstruction, Writer
 from mnemoscope.memory.memory import Memory
-from mnemoscope.pipeline import Workshop
 from mnemoscope.rundir import RunDir
 from mnemoscope.train import decoders
+from mnemoscope.workshop import Workshop
 
 CONDITIONS = ("wrong", "none", "memory")
 LENGTHS = (6, 16)

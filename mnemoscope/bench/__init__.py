@@ -20,9 +20,9 @@ import torch
 from mnemoscope import config, pipeline
 from mnemoscope.bench import after, measuring, training
 from mnemoscope.bench.found import Forecast, Line
-from mnemoscope.pipeline import Workshop
 from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import RunDir
+from mnemoscope.workshop import Workshop
 
 __all__ = ["Forecast", "Line", "forecast"]
 

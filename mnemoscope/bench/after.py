@@ -13,9 +13,10 @@ from mnemoscope import pipeline
 from mnemoscope.bench.clock import seconds_of
 from mnemoscope.bench.found import Line
 from mnemoscope.codec.generate import Reconstruction
-from mnemoscope.pipeline import Workshop
+from mnemoscope.measuring import columns
 from mnemoscope.rundir import file_name
 from mnemoscope.train import checkpoint, decoders
+from mnemoscope.workshop import Workshop
 
 #: tokens of the larger miniature, and how many times fewer the smaller has
 MINIATURE, SMALLER = 100_000, 4
@@ -66,7 +67,7 @@ def _miniature(shop: Workshop, cells: list[tuple[str, int, str, int]], every: in
         # EOS is no token of a window
         predicted, nats = np.pad(guess, ((0, 0), (0, 1))), np.ones((len(ids), length + 1), np.float32)
         written = [Reconstruction(row, True) for row in guess.tolist()]
-        pq.write_table(pipeline.columns(shop, key, windows, ids, nats, predicted, written), target)
+        pq.write_table(columns(shop, key, windows, ids, nats, predicted, written), target)
         tokens += length * len(windows)
     return tokens
 

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mnemoscope import pipeline, plugins
+from mnemoscope import plugins
 from mnemoscope.bench.clock import Batches, Cost, rising, seconds_of
 from mnemoscope.bench.found import Forecast, Line
 from mnemoscope.codec.generate import Reconstruction, Texts, Writer
+from mnemoscope.measuring import batch_windows, measure
 from mnemoscope.memory.memory import Memory
-from mnemoscope.pipeline import Workshop
 from mnemoscope.train import decoders
 from mnemoscope.types import IntArray, Window
+from mnemoscope.workshop import Workshop
 
 #: windows that are written to their ends, and the seconds that this may take for all decoders together
 WRITTEN, WRITING = 16, 12.0
@@ -68,14 +69,14 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
     decoder = shop.decoder().to(shop.accelerator.device).eval()
     windows = shop.windows.windows
     used = sorted({length for d in study.decoders for length in decoders.lengths_of(d, study)})
-    full = {length: min(len(windows[length]), pipeline.batch_windows(shop, length)) for length in used}
+    full = {length: min(len(windows[length]), batch_windows(shop, length)) for length in used}
     # conditions that read cost the same, and so do those that do not
     kinds = {plugins.load("condition", name).reads: name for d in study.decoders for name in d.conditions}
     idle, writer = _Idle(decoder), Writer(decoder)
 
     def read(name: str, length: int, count: int) -> None:
         key = {"run": "", "model": "", "decoder": "", "condition": name, "length": length, "seed": 0}
-        for _ in pipeline.measure(shop, idle, name, _spread(windows[length], count), key, Texts()):
+        for _ in measure(shop, idle, name, _spread(windows[length], count), key, Texts()):
             pass
 
     @torch.no_grad()

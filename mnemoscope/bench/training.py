@@ -14,11 +14,11 @@ import torch
 from mnemoscope import config, plugins
 from mnemoscope.bench.clock import Batches, seconds_of
 from mnemoscope.bench.found import Forecast, Line
-from mnemoscope.pipeline import Workshop
 from mnemoscope.text import corpora, files
 from mnemoscope.text.tokens import TokenStore
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.step import Step, optimiser_for, step_for
+from mnemoscope.workshop import Workshop
 
 #: bytes of training text that are tokenised
 SAMPLE = 1 << 21

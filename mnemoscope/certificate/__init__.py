@@ -27,7 +27,6 @@ from mnemoscope.certificate.windows import Verdict, judge
 from mnemoscope.errors import ConfigError
 from mnemoscope.memory import continuity
 from mnemoscope.memory.load import Loaded, load, special_tokens
-from mnemoscope.pipeline import same_as_before
 from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import RunDir, command, replacing
 from mnemoscope.stats import certain
@@ -84,12 +83,12 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
     device = accelerator(study.compute)
     run = RunDir(out, study)
     asked = {**asdict(settings), "precisions": list(settings.precisions)}
-    same_as_before(run, "certificate", asked)
+    run.require_same("certificate", asked)
     with run.stage("prepare"):
         inputs = [asdict(i) for i in corpora.check(study.text.measure)]
-        same_as_before(run, "inputs", inputs)
+        run.require_same("inputs", inputs)
         loaded = load(m.name, revision=m.revision, tokenizer=m.tokenizer, dtype=m.dtype, scan=study.compute.scan)
-        same_as_before(run, "encoder", loaded.digest)
+        run.require_same("encoder", loaded.digest)
         loaded.adapter.to(device.device).requires_grad_(False)
         continuity.require(loaded.adapter, m.name)
         windows = cut(

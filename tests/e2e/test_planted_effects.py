@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from toy_memory import Forgetful
 
-from mnemoscope import config, pipeline
+from mnemoscope import config, pipeline, workshop
 from mnemoscope.memory.load import Loaded
 from mnemoscope.report import figures
 from mnemoscope.train.tokenizer import train_tokenizer
@@ -96,7 +96,7 @@ def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     number = tokenizer.convert_tokens_to_ids
     toy = Forgetful(V, BOS, number("_"), {number(c): chance for c, chance in CHANCES[request.param].items()}).eval()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "load", lambda name, **_: Loaded(toy, tokenizer, "toy", "digest of a toy"))
+        patch.setattr(workshop, "load", lambda name, **_: Loaded(toy, tokenizer, "toy", "digest of a toy"))
         patch.setattr(figures, "paper", lambda chart: {})
         run = pipeline.run(config.load(folder / "study.toml"), folder / "run")
     return request.param, run.table("effects")

@@ -16,7 +16,7 @@ import pytest
 from test_report import Page
 from toy_memory import EPSILON, DropClass, LastK, Perfect, Toy, Zero
 
-from mnemoscope import config, pipeline
+from mnemoscope import config, pipeline, workshop
 from mnemoscope.errors import ContinuityError
 from mnemoscope.memory.continuity import check, require
 from mnemoscope.memory.load import Loaded
@@ -148,7 +148,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     study = config.load(folder / "study.toml")
     _, loaded = toy(kind, folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "load", lambda name, **_: loaded)
+        patch.setattr(workshop, "load", lambda name, **_: loaded)
         # files for paper take most of the time
         patch.setattr(figures, "paper", lambda chart: {})
         if kind.name == "Zero":

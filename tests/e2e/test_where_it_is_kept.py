@@ -12,7 +12,7 @@ import small
 from test_toy_memories import BLANK, BOS, STUDY, V, write_corpus
 from toy_memory import EPSILON, InTwo
 
-from mnemoscope import config, pipeline
+from mnemoscope import config, pipeline, workshop
 from mnemoscope.errors import ModelError
 from mnemoscope.memory.load import Loaded
 from mnemoscope.report import figures, words
@@ -35,7 +35,7 @@ def test_the_tables_say_where_a_toy_keeps_what(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "study.toml").write_text(STUDY.replace('"memory", "none", "wrong"', spelt))
     tokenizer = train_tokenizer([], V, tmp_path / "tokenizer", lambda line: None)
     adapter = InTwo(V, BOS, tokenizer.convert_tokens_to_ids(BLANK)).eval()
-    monkeypatch.setattr(pipeline, "load", lambda name, **_: Loaded(adapter, tokenizer, "toy", "digest of a toy"))
+    monkeypatch.setattr(workshop, "load", lambda name, **_: Loaded(adapter, tokenizer, "toy", "digest of a toy"))
     run = pipeline.run(config.load(tmp_path / "study.toml"), tmp_path / "run")
 
     trained = run.table("curves")["condition"].unique().to_list()

@@ -1,0 +1,95 @@
+"""Commands on a model: what its memory is, what is certainly lost, and how to make one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from mnemoscope.cli.shared import Bars, Data, Device, ModelName, Out, StudyFile, out
+
+
+def inspect(
+    model: ModelName,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit on the hub")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
+) -> None:
+    """What a model's memory is made of, and whether it carries what was read (exit code 0 only if it does)."""
+    from mnemoscope.memory import continuity, describe
+    from mnemoscope.memory.load import load
+
+    loaded = load(model, revision=revision, dtype=dtype, need_tokenizer=False)
+    adapter = loaded.adapter
+    parameters = sum(p.numel() for p in adapter.parameters())
+    table = Table(title=Text(f"{model}: {adapter.model_type}, {parameters:,} parameters"))
+    for column in ("part", "count", "shape", "dtype", "numbers", "bytes"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for row in describe.describe(adapter):
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(row.part, str(row.count), shape, row.dtype, f"{row.numbers:,}", f"{row.bytes:,}")
+    out.print(table)
+    found = continuity.require(adapter, model)
+    worst, part = max((max(found.split[p], found.batch[p]), p) for p in found.split)
+    out.print(
+        f"continuity holds: reading a then b equals reading both, to {worst:.1e} in {part} "
+        f"({found.allowed[part]:.0e} allowed); "
+        f"an empty memory instead changes the hidden states by {found.influence:.1e}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def certify(
+    model: ModelName,
+    text: Annotated[
+        list[str], typer.Option(help="file, folder or glob of text; may be given again", show_default=False)
+    ],
+    out_dir: Out,
+    lengths: Annotated[str, typer.Option(help="window lengths in tokens, rising")] = "64,256,1024,4096",
+    substitutes: Annotated[int, typer.Option(min=1, help="alternatives to each token: the model's likeliest")] = 4,
+    per_doubling: Annotated[
+        int, typer.Option(min=0, help="tokens at each doubling of the distance to the window's end; 0: all")
+    ] = 8,
+    tokens_per_length: Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")] = 65536,
+    domain: Annotated[
+        str | None, typer.Option(help="field of a record that holds the domain", show_default=False)
+    ] = None,
+    annotate: Annotated[
+        list[str] | None, typer.Option(help="classes to tell apart, e.g. numbers; KIND or KIND:ARGUMENT")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the choice of windows and tokens")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Which tokens no decoder can recover: those that an alternative replaces without any change to the memory.
+
+    At five precisions of storage: fp32, bf16, fp16, fp8 (e4m3), int8.  Forward passes only; writes certificate/,
+    estimates.parquet and horizons.parquet.
+    """
+    from mnemoscope import certificate
+    from mnemoscope.certificate import request
+
+    study = request.study(
+        model, text, lengths, tokens_per_length, domain=domain, annotations=annotate or [], seed=seed, device=device
+    )
+    settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None)
+    found = certificate.certify(study, out_dir, settings, Bars()).table("horizons")
+    table = Table("length", "precision", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("lost", "first at", "half from", "tokens", "documents"):
+        table.add_column(column, justify="right")
+    for row in found.iter_rows(named=True):
+        first, half = ("never" if row[edge] is None else f"{row[edge]:,}" for edge in ("first", "half"))
+        counts = f"{row['n_tokens']:,}", f"{row['n_documents']:,}"
+        table.add_row(f"{row['length']:,}", row["precision"], f"{row['lost']:.1%}", first, half, *counts)
+    out.print(table)
+    out.print("first at, half from: tokens between a lost token and the end of the window", style="dim")
+
+
+def pretrain(study: StudyFile, out_dir: Out, data: Data = None) -> None:
+    """A language model from nothing, by the \\[pretrain] section of a study: tokenizer, tokens, model."""
+    from mnemoscope import config, pretraining
+
+    folder = pretraining.pretrain(config.load(study, data=data), out_dir, Bars())
+    out.print(Text.assemble((f"{folder}", "bold"), f"  use it as a model: mnemoscope inspect {folder}"), soft_wrap=True)

@@ -1,0 +1,86 @@
+"""What the commands share: consoles, arguments, progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+err = Console(stderr=True)
+out = Console()
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="the study file", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="run folder; made if it is not there", show_default=False)]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder that the study's relative paths start from [default: the study's]", envvar="MNEMOSCOPE_DATA"
+    ),
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="a run folder made by mnemoscope run", show_default=False)
+]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="embedded name, folder, or hub name", show_default=False)
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="where to compute")]
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields.get("unit", "")
+        return Text(f"{speed:,.0f} {unit}/s" if speed and unit else "", style="dim")
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: Any):
+        self.progress, self.task = progress, task
+
+    def at(self, done: float, note: str = "") -> None:
+        self.progress.update(self.task, completed=done, note=note)
+
+
+class Bars:
+    """Progress on the terminal; a line at the start and at the end of each task where there is none."""
+
+    @contextmanager
+    def task(self, what: str, total: float, unit: str) -> Iterator[_Bar]:
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            *([MofNCompleteColumn()] if total > 1 else []),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+        ]
+        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+            if not err.is_terminal:
+                err.print(f"{what} ...", highlight=False)
+            bar = _Bar(progress, progress.add_task(what, total=total, unit=unit, note=""))
+            yield bar
+            progress.update(bar.task, completed=total)
+
+    def say(self, line: str) -> None:
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def done(folder: Path) -> None:
+    """Says where the page is."""
+    out.print(Text.assemble((f"{folder / 'report.html'}", "bold"), "  open it in a browser"), soft_wrap=True)

@@ -1,0 +1,198 @@
+"""A study file: TOML in, a checked ``Study`` out.  An unknown key is an error that names its line.
+
+Nothing that is measured has a default: lengths, token budgets, seeds and conditions stand in the study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+
+from mnemoscope.config.dump import dump
+from mnemoscope.config.explain import explain, line_of
+from mnemoscope.config.sections import (
+    Annotation,
+    Compute,
+    Corpus,
+    Decoder,
+    Effects,
+    Estimates,
+    Model,
+    Optimiser,
+    Pretrain,
+    Report,
+    Section,
+    Seed,
+    Text,
+    Windows,
+)
+from mnemoscope.errors import ConfigError
+
+__all__ = [
+    "Annotation",
+    "Compute",
+    "Corpus",
+    "Decoder",
+    "Effects",
+    "Estimates",
+    "Model",
+    "Optimiser",
+    "Pretrain",
+    "Report",
+    "Section",
+    "Seed",
+    "Study",
+    "Text",
+    "Windows",
+    "dump",
+    "load",
+    "resolve",
+]
+
+
+class Study(Section):
+    """Everything that decides a run's numbers."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: Seed
+    model: Model | None = None
+    compute: Compute = Field(default_factory=Compute)
+    text: Text
+    windows: Windows | None = None
+    decoders: list[Decoder] = Field(default_factory=list)
+    annotations: list[Annotation] = Field(default_factory=list)
+    estimate: Estimates = Field(default_factory=Estimates)
+    effects: list[Effects] = Field(default_factory=list)
+    report: Report = Field(default_factory=Report)
+    pretrain: Pretrain | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        if "pair" in [*self.estimate.by, *(e.by for e in self.effects)] and not any(c.pair for c in self.text.measure):
+            raise ValueError("by 'pair': name the field of pairs in text.measure (pair = ...)")
+        if any(c.control for c in self.text.train):
+            raise ValueError("control text is measured, not trained on: leave control out of text.train")
+        if self.annotations and any(c.control for c in self.text.measure):
+            raise ValueError("annotations are of text as it stands: measure control text in a study of its own")
+        if len({d.name for d in self.decoders}) != len(self.decoders):
+            raise ValueError("two decoders share a name")
+        if self.decoders:
+            if self.windows is None or self.model is None:
+                raise ValueError("decoders need the sections [model] and [windows]")
+            for d in self.decoders:
+                extra = set(d.lengths or []) - set(self.windows.lengths)
+                if extra:
+                    raise ValueError(f"decoder {d.name!r} has lengths that the study has not: {sorted(extra)}")
+                lengths = d.lengths or self.windows.lengths
+                if d.shares is not None and len(d.shares) != len(lengths):
+                    raise ValueError(f"decoder {d.name!r} has {len(d.shares)} shares for {len(lengths)} lengths")
+        return self
+
+    def digest(self, *, analysis: bool = True) -> str:
+        """SHA-256 of what decides the numbers; without ``analysis``, of what decides what is trained and measured:
+        annotations, estimates and effects can be made anew from that.
+
+        The device, its batches, the scan's backend and what the page shows are not in it, nor the folder of a corpus or
+        of an annotation's file: the content of files is hashed in the manifest.  Nor are values that are the default's,
+        so that a key that a later version adds leaves the digests of earlier runs as they are.
+        """
+        content = self.model_dump(
+            mode="json",
+            exclude={"compute": {"device", "batch_tokens", "scan"}, "report": True},
+            exclude_defaults=True,
+        )
+        if not analysis:
+            content = {k: v for k, v in content.items() if k not in ("annotations", "estimate", "effects")}
+        for corpora in content.get("text", {}).values():
+            for corpus in corpora:
+                if "path" in corpus:
+                    corpus["path"] = Path(corpus["path"]).name
+        if analysis:
+            for annotation, held in zip(self.annotations, content.get("annotations", []), strict=True):
+                path = annotation.path()
+                if path:
+                    held["argument"] = held["argument"].removesuffix(path) + os.path.basename(path)
+        content = {k: v for k, v in content.items() if v != {}}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: str | Path, *, data: str | Path | None = None) -> Study:
+    """Reads and checks a study.
+
+    Args:
+        path: the TOML file.
+        data: folder that the corpora's relative paths start from; else ``$MNEMOSCOPE_DATA``, else the study's folder.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, a wrong type; with file, line and remedy.
+    """
+    path = Path(path)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("no such study", remedy="Give the path of a TOML file", file=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", remedy="Save it as UTF-8 text", file=path) from None
+    try:
+        values = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise ConfigError(
+            f"not TOML: {error}", remedy="Mend that line", file=path, line=int(line[1]) if line else None
+        ) from None
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, Study, path, content) from None
+    _check_conditions(study, path, content)
+    root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
+    return resolve(study, root)
+
+
+def resolve(study: Study, root: Path) -> Study:
+    """The study with its corpora's paths made absolute from ``root``, and its annotations' from there, or from the
+    working folder if there is nothing."""
+
+    def absolute(corpus: Corpus) -> Corpus:
+        if corpus.path is None or corpus.path.startswith("embedded:"):
+            return corpus
+        return corpus.model_copy(update={"path": str((root / Path(corpus.path).expanduser()).absolute())})
+
+    def located(annotation: Annotation) -> Annotation:
+        path = annotation.path()
+        if not path:
+            return annotation
+        given = Path(path).expanduser()
+        found = root / given if (root / given).exists() else given
+        argument = annotation.argument.removesuffix(path) + str(found.absolute())
+        return annotation.model_copy(update={"argument": argument})
+
+    text = study.text.model_copy(
+        update={
+            "train": [absolute(c) for c in study.text.train],
+            "measure": [absolute(c) for c in study.text.measure],
+        }
+    )
+    return study.model_copy(update={"text": text, "annotations": [located(a) for a in study.annotations]})
+
+
+def _check_conditions(study: Study, path: Path, content: str) -> None:
+    from mnemoscope import plugins
+
+    for decoder in study.decoders:
+        for condition in decoder.conditions:
+            try:
+                plugins.load("condition", condition)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"decoder {decoder.name!r}: {error.problem}",
+                    remedy=error.remedy,
+                    file=path,
+                    line=line_of(content, [condition]),
+                ) from None

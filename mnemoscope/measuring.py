@@ -1,0 +1,116 @@
+"""Windows to rows of ``schema.DECODED``: read into memories, predicted token by token, written back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from mnemoscope import plugins, schema
+from mnemoscope.codec.generate import Reconstruction, Texts, Writer
+from mnemoscope.errors import RunError
+from mnemoscope.types import IntArray, Window
+from mnemoscope.workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+#: tokens in a measuring batch on a CPU, at most
+CPU_TOKENS = 4096
+
+#: columns of schema.DECODED that are attributes of a window
+OF_WINDOW = ("doc_id", "window_id", "domain", "source", "dialect", "prefix")
+
+
+def batch_windows(shop: Workshop, length: int) -> int:
+    """Windows of a length that are measured together: no more on a CPU than what its caches hold pays for."""
+    most = CPU_TOKENS if shop.accelerator.device.type == "cpu" else shop.study.compute.batch_tokens
+    return max(1, min(most, shop.study.compute.batch_tokens) // length)
+
+
+def measure(
+    shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any], texts: Texts
+) -> Iterator[pa.Table]:
+    """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows, and so is the decoder
+    whose ``texts`` are given."""
+    decoder, device = writer.decoder, shop.accelerator.device
+    condition = plugins.load("condition", condition_name)
+    read = condition.windows_to_read(windows)
+    length = windows[0].length
+    held = texts.held(condition.written_as, length)
+    size = batch_windows(shop, length)
+    done = 0
+    while done < len(windows):
+        batch, source = windows[done : done + size], read[done : done + size]
+        names = [w.window_id if condition.reads else "" for w in source]
+        ids = np.stack([w.token_ids for w in batch])
+        try:
+            with torch.no_grad():
+                memory = shop.start(condition, torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
+                nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
+            predictions = predicted.cpu().numpy()
+            # while it predicts the window's own tokens, what it writes is these
+            ends = np.pad(ids, ((0, 0), (0, 1)), constant_values=decoder.eos)
+            for row in np.flatnonzero((predictions == ends).all(1)):
+                held[names[row]] = Reconstruction(ids[row].tolist(), True)
+            # the first row of each text that is missing
+            rows = list({name: row for row, name in reversed([*enumerate(names)]) if name not in held}.values())
+            if rows:
+                new = writer.write(memory.rows(torch.tensor(rows, device=device)), length)
+                held.update(zip((names[row] for row in rows), new, strict=True))
+            written = [held[name] for name in names]
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise RunError(
+                    f"the device's memory does not hold a window of {length} tokens",
+                    remedy="Leave out the longest windows, or use a larger device",
+                ) from error
+            size = len(batch) // 2
+        else:
+            done += len(batch)
+            yield columns(shop, key, batch, ids, nats.cpu().numpy(), predictions, written)
+            continue
+        # after the handler, whose traceback holds on to the tensors
+        log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def columns(
+    shop: Workshop,
+    key: dict[str, Any],
+    batch: Sequence[Window],
+    ids: IntArray,
+    nats: npt.NDArray[np.float32],
+    predicted: IntArray,
+    written: Sequence[Reconstruction],
+) -> pa.Table:
+    """A batch's rows; nats and predicted [windows, L + 1], the last of them EOS."""
+    texts = shop.tokenizer.batch_decode([w.ids for w in written], clean_up_tokenization_spaces=False)
+    columns = {
+        **{name: [value] * len(batch) for name, value in key.items()},
+        **{name: [getattr(w, name) for w in batch] for name in OF_WINDOW},
+        "reference_ids": _lists(ids),
+        "char_start": _lists(np.stack([w.char_start for w in batch])),
+        "char_end": _lists(np.stack([w.char_end for w in batch])),
+        # EOS is scored in training and not here: it is no token of the source
+        "predicted_ids": _lists(predicted[:, :-1]),
+        "token_nats": _lists(nats[:, :-1]),
+        "reconstruction_ids": [w.ids for w in written],
+        "stopped": [w.stopped for w in written],
+        "reference": [shop.windows.window_text(w) for w in batch],
+        "reconstruction": texts,
+    }  # fmt: skip
+    wanted = schema.arrow("decoded")
+    # _lists gives the widest integers, the schema says which
+    return pa.table([pa.array(columns[c.name]).cast(c.type) for c in wanted], schema=wanted)
+
+
+def _lists(rows: npt.NDArray[Any]) -> pa.ListArray:
+    """An array [windows, L] as a column of lists."""
+    offsets = np.arange(0, rows.size + 1, rows.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(rows).reshape(-1))

@@ -1,0 +1,102 @@
+"""A run folder, and what several stages need of it: the encoder, the windows, a fresh decoder, the memories."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mnemoscope import plugins
+from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.controls import Condition
+from mnemoscope.errors import ConfigError
+from mnemoscope.memory.adapter import Adapter
+from mnemoscope.memory.load import Loaded, load, special_tokens
+from mnemoscope.memory.memory import Memory
+from mnemoscope.progress import Progress, Silent
+from mnemoscope.rundir import RunDir
+from mnemoscope.text import corpora
+from mnemoscope.text.windows import WindowSet, cut
+from mnemoscope.train.processes import accelerator, device_name
+from mnemoscope.train.step import Loss
+
+
+class Workshop:
+    """A run folder, and what several stages need: made once, when it is first needed."""
+
+    def __init__(self, run: RunDir, progress: Progress | None = None):
+        self.run, self.study = run, run.study
+        self.progress: Progress = progress or Silent()
+        if self.study.model is None or self.study.windows is None or not self.study.decoders:
+            raise ConfigError(
+                "this study measures nothing",
+                remedy="It needs [model], [windows] and a [[decoders]]; to pretrain, use mnemoscope pretrain",
+                file=run.path / "study.toml",
+            )
+        self.model_name, self.windows_config = self.study.model.name, self.study.windows
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        return accelerator(self.study.compute)
+
+    @property
+    def device_name(self) -> str:
+        return device_name(self.accelerator)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        assert self.study.model is not None
+        m = self.study.model
+        loaded = load(m.name, revision=m.revision, tokenizer=m.tokenizer, dtype=m.dtype, scan=self.study.compute.scan)
+        loaded.adapter.to(self.accelerator.device).requires_grad_(False)
+        return loaded
+
+    @property
+    def tokenizer(self) -> Any:
+        assert self.loaded.tokenizer is not None
+        return self.loaded.tokenizer
+
+    @cached_property
+    def special(self) -> tuple[int, int]:
+        return special_tokens(self.tokenizer, self.loaded.adapter.model.config)
+
+    @cached_property
+    def windows(self) -> WindowSet:
+        w = self.windows_config
+        return cut(
+            corpora.read(self.study.text.measure),
+            self.loaded.tokenizer,
+            w.lengths,
+            w.prefix,
+            seed=self.study.seed,
+            tokens_per_length=w.tokens_per_length,
+        )
+
+    def decoder(self) -> Decoder:
+        """A fresh decoder, with the encoder's weights."""
+        return Decoder.from_encoder(self.loaded.adapter, *self.special)
+
+    def encode(self, reader: Adapter, ids: Tensor) -> Memory:
+        """The memory of windows, the study's prefix read before them."""
+        bos = self.special[0] if self.windows_config.prefix == "bos" else None
+        return encode(reader, ids, bos=bos)
+
+    @torch.no_grad()
+    def start(self, condition: Condition, ids: Tensor) -> Memory:
+        """What a decoder starts from under a condition, the encoder having read the windows [B, L]."""
+        encoder, seed = self.loaded.adapter, self.study.seed
+        read = self.encode(condition.reader(encoder, seed), ids) if condition.reads else encoder.empty(len(ids))
+        return condition.hand_over(read, ids, seed)
+
+    def loss(self, condition_name: str) -> Loss:
+        """What a decoder that is trained under a condition has to make small."""
+        condition = plugins.load("condition", condition_name)
+
+        def loss(decoder: nn.Module, ids: Tensor) -> Tensor:
+            nats: Tensor = decoder(self.start(condition, ids), ids)[0]
+            return nats
+
+        return loss
