@@ -70,7 +70,7 @@ def test_public_kernels_are_the_recurrence_to_half_precision(package, length):
 
     def public(**v: Tensor) -> tuple[Tensor, Tensor]:
         before = v["start"].unflatten(1, v["u"].shape[2:])
-        y, end = ssd.CHUNKED[package](*(v[k] for k in "u dt A B C D".split()), before, 64)
+        y, end = ssd.CHUNKED[package](*(v[k] for k in ["u", "dt", "A", "B", "C", "D"]), before, 64)
         return y, end.flatten(1, 2)
 
     on_gpu = {k: v.to("cuda", torch.bfloat16 if k in rounded else torch.float32) for k, v in values.items()}
