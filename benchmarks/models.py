@@ -257,14 +257,14 @@ def memory(device: torch.device, quick: bool, patience: Patience) -> Iterator[Ro
     if device.type != "cuda":
         yield Row("memory", work, "mnemoscope", skipped="is about a GPU")
         return
-    there = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, ORDINARY / there), device)
+    there = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, ORDINARY / there))
     try:
         yield from contest(
             "memory", work, [Contestant("mnemoscope", ours(Job(MAMBA_1_4B, 256, 16, "bf16", device)))], patience
         )
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def products_seconds(job: Job) -> float:
