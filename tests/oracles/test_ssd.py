@@ -77,4 +77,22 @@ def test_public_kernels_are_the_recurrence_to_half_precision(package, length):
     slow = with_gradients(written_out, values)
     for name, a, b in zip(["y", "end", *values], with_gradients(public, on_gpu), slow, strict=True):
         error = ((a.cpu().double() - b).norm() / b.norm()).item()
-        assert error < 2 * 2**-8, f"{name}: {error:.1e}"  # twice the rounding of the inputs; a NaN fails too
+        # twice the rounding of the inputs; A's gradient, a sum over tokens in which much cancels, keeps less of it
+        assert error < (2**-5 if name == "A" else 2**-7), f"{name}: {error:.1e}"  # a NaN fails too
+
+
+def test_kernels_that_fail_or_err_are_left_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(ssd.importlib.util, "find_spec", lambda package: package)
+    monkeypatch.setattr(ssd, "CHUNKED", {"raises": "a", "errs": "b", "serves": "c"})
+    told = {"a": RuntimeError("not on this GPU"), "b": float("nan"), "c": 2**-9}
+
+    def probe(kernels: str) -> float:
+        if isinstance(told[kernels], Exception):
+            raise told[kernels]
+        return told[kernels]
+
+    monkeypatch.setattr(ssd, "_probe", probe)
+    with caplog.at_level("WARNING"):
+        assert ssd._chunked.__wrapped__() == "c"
+    assert "raises's chunked kernels do not run here and are left alone: not on this GPU" in caplog.text
+    assert "errs's chunked kernels are off by nan" in caplog.text
