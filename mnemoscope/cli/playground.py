@@ -51,11 +51,11 @@ def playground(
             sep="",
             soft_wrap=True,
         )
-    err.print("loading the model and its decoders ...", highlight=False)
-    session = opened(folder)
-    app.serve(
-        session,
-        host,
-        port,
-        lambda address: out.print(Text.assemble((address, "bold"), "  open it in a browser; Ctrl-C ends it")),
-    )
+    with app.listen(host, port) as listening:
+        err.print("loading the model and its decoders ...", highlight=False)
+        app.serve(
+            opened(folder),
+            host,
+            listening,
+            lambda address: out.print(Text.assemble((address, "bold"), "  open it in a browser; Ctrl-C ends it")),
+        )

@@ -10,7 +10,6 @@ import ipaddress
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -182,35 +181,42 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(session: Session, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serves until it is interrupted.
-
-    Args:
-        port: 0 for any that is free.
-        ready: called with the page's address once it can be opened.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address; ``port``: 0 for any that is free.
 
     Raises:
         RunError: the address cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise RunError(
+            f"{host}, port {port} cannot be had ({error})", remedy="Give another --port; 0 takes one that is free"
+        ) from None
+
+
+def serve(session: Session, host: str, listening: socket.socket, ready: Callable[[str], None]) -> None:
+    """Serves until it is interrupted.
+
+    Args:
+        host: as it was asked for.
+        ready: called with the page's address once it can be opened.
     """
     # the first reading compiles kernels, which the first visitor need not wait for
     text = next(iter(session.examples.values())).text
     name = next(iter(session.decoders))
     for _ in play(session, Asked(text, None, name, session.conditions(name)[0], session.lengths(name)[0], None)):
         pass
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise RunError(
-            f"{host}, port {port} cannot be had ({error})", remedy="Give another --port; 0 takes one that is free"
-        ) from None
-    with closing(listening):
-        shown = f"[{host}]" if ":" in host else host
-        names = ["127.0.0.1", "localhost", shown] if is_loopback(host) else ["*"]
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create(session, names), log_level="warning", access_log=False, limit_concurrency=64, server_header=False
-            )
-        )
-        ready(f"http://{shown}:{listening.getsockname()[1]}/")
-        server.run(sockets=[listening])
+    shown = f"[{host}]" if ":" in host else host
+    names = ["127.0.0.1", "localhost", "[::1]", shown] if is_loopback(host) else ["*"]
+    settings = uvicorn.Config(
+        create(session, names),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=64,
+        server_header=False,
+    )
+    ready(f"http://{shown}:{listening.getsockname()[1]}/")
+    uvicorn.Server(settings).run(sockets=[listening])

@@ -93,11 +93,12 @@ def play(session: Session, asked: Asked) -> Iterator[Piece]:
     Raises:
         MnemoscopeError: before the first piece, whatever is wrong with what was asked.
     """
-    texts = [asked.text] if asked.changed is None else [asked.text, asked.changed]
-    encodings = [session.encode(text) for text in texts]
+    texts, encodings = [asked.text], [session.encode(asked.text)]
     here = [session.place(encodings[0], asked.decoder, asked.length, asked.position)]
     what: Change | None = None
-    if len(encodings) == 2:
+    if asked.changed is not None:
+        texts.append(asked.changed)
+        encodings.append(session.encode(asked.changed, "the changed text"))
         what = places.change(encodings[0].ids.tolist(), encodings[1].ids.tolist())
         here.append(session.counterpart(here[0], what, encodings[1], asked.decoder, asked.length))
     readings = []

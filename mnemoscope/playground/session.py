@@ -153,21 +153,21 @@ class Session:
 
     # ---- text and windows -----------------------------------------------------------------------------------------
 
-    def encode(self, text: str) -> Encoding:
-        """The tokens of a text.
+    def encode(self, text: str, name: str = "the text") -> Encoding:
+        """The tokens of a text; ``name``: what a message calls it.
 
         Raises:
             TextError: it is too long, or no text: half of a character outside the basic plane.
         """
         if len(text) > CHARACTERS:
-            raise TextError(f"the text has {len(text):,} characters", remedy=f"Take at most {CHARACTERS:,}")
+            raise TextError(f"{name} has {len(text):,} characters", remedy=f"Take at most {CHARACTERS:,}")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise TextError("the text holds half a character", remedy="Leave it out, or paste it anew") from None
+            raise TextError(f"{name} holds half a character", remedy="Leave it out, or paste it anew") from None
         found = encode(self.shop.tokenizer, text)
         if len(found.ids) > TOKENS:
-            raise TextError(f"the text has {len(found.ids):,} tokens", remedy=f"Take at most {TOKENS:,}")
+            raise TextError(f"{name} has {len(found.ids):,} tokens", remedy=f"Take at most {TOKENS:,}")
         return found
 
     def range(self, decoder: str, length: int) -> tuple[int, int]:
@@ -183,12 +183,13 @@ class Session:
         alone = self._file(decoder, self._trained(decoder)[0], length).stem.endswith(f"-L{length}")
         return (length, length) if alone else (lengths[0], lengths[-1])
 
-    def place(self, text: Encoding, decoder: str, length: int, position: int | None) -> Place:
+    def place(self, text: Encoding, decoder: str, length: int, position: int | None, name: str = "the text") -> Place:
         """The last tokens before a position, ``length`` of them where there are so many.
 
         Args:
             position: tokens before it; the end of the text if None.  One that leaves fewer tokens than the decoder was
                 ever trained on moves on until there are enough.
+            name: what a message calls the text.
 
         Raises:
             ConfigError: see :meth:`range`.
@@ -197,7 +198,7 @@ class Session:
         n, (least, _) = len(text.ids), self.range(decoder, length)
         if n < least:
             raise TextError(
-                f"the text has {n} token{'' if n == 1 else 's'}, and this decoder was trained on {least} and more",
+                f"{name} has {n} token{'' if n == 1 else 's'}, and this decoder was trained on {least} and more",
                 remedy="Write more, or take a shorter window",
             )
         end = min(max(least, n if position is None else position), n)
@@ -213,7 +214,8 @@ class Session:
             TextError: the changed text is too short.
         """
         least, most = self.range(decoder, length)
-        first, end = what.moved(place.first), self.place(changed, decoder, length, what.moved(place.end)).end
+        first = what.moved(place.first)
+        end = self.place(changed, decoder, length, what.moved(place.end), "the changed text").end
         return Place(end - min(max(least, end - first), most, end), end)
 
     def window(self, text: Encoding, place: Place) -> Window:

@@ -2,11 +2,12 @@
 // Texts go into the page as text nodes and values alone.
 
 const $ = id => document.getElementById(id);
-const WAIT = 150;         // ms between a change and the question
+const WAIT = 150;         // ms between the last key and the question
+const SLIDE = 60;         // ms between two questions while the slider moves
 const LINK = 8000;        // characters of a link, at most
 const SIGNS = { kept: "✓", altered: "≠", lost: "×" };
 const MINUS = "−", THIN = "\u202f";
-let choices, last = null, timer, asking = null, atEnd = false;
+let choices, timer = null, asking = null, unheard = false, again = false, atEnd = false;
 
 // ---- texts ----------------------------------------------------------------------------------------------------------
 
@@ -26,11 +27,6 @@ function element(tag, text = "", className = "") {
   return made;
 }
 
-function problem(text) {
-  $("problem").textContent = text;
-  $("problem").hidden = !text;
-}
-
 // ---- what is chosen -------------------------------------------------------------------------------------------------
 
 function fill(select, options, wanted) {
@@ -44,7 +40,7 @@ function fill(select, options, wanted) {
 
 function offer(length, condition) {
   const of = choices.decoders.find(d => d.name === $("decoder").value);
-  fill($("length"), of.lengths.map(n => ({ value: String(n), text: String(n) })), length || (of.lengths.includes(64) ? "64" : String(of.lengths.at(-1))));
+  fill($("length"), of.lengths.map(n => ({ value: String(n), text: String(n) })), length || (of.lengths.includes(32) ? "32" : String(of.lengths.at(-1))));
   fill($("condition"), of.conditions.map(c => ({ value: c.name, text: `${c.name.split("@")[0]}: ${c.words}` })), condition);
 }
 
@@ -58,46 +54,67 @@ function said() {
 
 // ---- asking ---------------------------------------------------------------------------------------------------------
 
-function soon() {
+/** Asks once nothing has changed for a while; while the slider moves, now and then. */
+function soon(sliding = false) {
   said();
+  if (sliding && timer !== null) return;
   clearTimeout(timer);
-  timer = setTimeout(ask, WAIT);
+  timer = setTimeout(() => { timer = null; ask(); }, sliding ? SLIDE : WAIT);
 }
 
+/** One question at a time: the next one cuts short the writing of the last, but lets it show what was read. */
 async function ask() {
+  if (unheard) { again = true; return; }
   asking?.abort();
   const mine = asking = new AbortController();
   const changed = $("changing").hidden ? null : $("changed").value;
   for (const text of [$("text").value, changed ?? ""]) {
     const n = text.length > choices.characters ? points(text) : 0;
-    if (n > choices.characters) return problem(`The text has ${n.toLocaleString("en")} characters; at most ${choices.characters.toLocaleString("en")} are read.`);
+    if (n > choices.characters) return refuse(`The text has ${plural(n, "character")}; at most ${choices.characters.toLocaleString("en")} are read.`);
   }
-  const question = { text: $("text").value, changed, decoder: $("decoder").value, condition: $("condition").value, length: Number($("length").value), position: atEnd || $("position").disabled ? null : Number($("position").value) };
+  const position = atEnd ? null : Number($("position").value);
+  const question = { text: $("text").value, changed, decoder: $("decoder").value, condition: $("condition").value, length: Number($("length").value), position };
   document.body.dataset.state = "asking";
+  unheard = true;
+  const heardOf = () => {
+    unheard = false;
+    if (again) { again = false; ask(); }
+  };
   try {
     const answer = await fetch("/read", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question), signal: mine.signal });
     if (!answer.ok) {
-      const { problem: what, remedy } = await answer.json();
-      problem(`${what[0].toUpperCase()}${what.slice(1)}. ${remedy}.`);
-      document.body.dataset.state = "refused";
-      return;
+      const { problem, remedy } = await answer.json();
+      refuse(sentence(problem, remedy));
+      return heardOf();
     }
-    problem("");
+    $("problem").hidden = true;
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
-    for (;;) {
+    while (mine === asking) {
       const { done, value } = await reader.read();
-      if (done || mine !== asking) break;
+      if (done) break;
       const lines = (rest + value).split("\n");
       rest = lines.pop();
-      for (const line of lines) show[JSON.parse(line).kind](JSON.parse(line));
+      for (const piece of lines.map(line => JSON.parse(line))) show[piece.kind](piece);
+      if (unheard) heardOf();
     }
-    if (mine === asking) document.body.dataset.state = "done";
+    if (mine === asking && document.body.dataset.state === "asking") document.body.dataset.state = "done";
   } catch (error) {
     if (error.name === "AbortError") return;
-    problem("The playground does not answer. Is it still running?");
-    document.body.dataset.state = "refused";
+    unheard = again = false;
+    refuse("The playground does not answer. Is it still running?");
   }
+}
+
+const sentence = (problem, remedy) => `${problem[0].toUpperCase()}${problem.slice(1)}. ${remedy}.`;
+
+/** Says what is wrong, and shows nothing that belongs to something else. */
+function refuse(text) {
+  $("problem").textContent = text;
+  $("problem").hidden = false;
+  $("result").hidden = $("changed-result").hidden = true;
+  $("noticed").textContent = "";
+  document.body.dataset.state = "refused";
 }
 
 // ---- showing --------------------------------------------------------------------------------------------------------
@@ -125,7 +142,6 @@ const show = {
     if (piece.of === "changed") { $("changed-result").hidden = false; return; }
     $("result").hidden = false;
     const slider = $("position");
-    slider.disabled = false;
     slider.min = piece.least;
     slider.max = piece.tokens;
     slider.value = piece.position;
@@ -181,7 +197,7 @@ const show = {
       $("noticed").textContent = `${memory} ${writing}`;
     }
   },
-  refused(piece) { problem(`${piece.problem}. ${piece.remedy}.`); },
+  refused(piece) { refuse(sentence(piece.problem, piece.remedy)); },
 };
 
 function bitsSaid(piece) {
@@ -213,9 +229,13 @@ function share() {
   navigator.clipboard?.writeText(link).then(() => { $("shared").textContent = "Copied."; }, () => {});
 }
 
-/** The state that a link holds; whatever is not on offer is left as it is. */
+/** The state that a link holds; what is not on offer here is left as it is, and named. */
 function restore() {
-  const held = new URLSearchParams(location.hash.slice(1, LINK));
+  if (location.href.length > LINK) {
+    $("shared").textContent = "The link that was opened is longer than any that is made here, and was not read.";
+    return false;
+  }
+  const held = new URLSearchParams(location.hash.slice(1));
   if (!held.has("t")) return false;
   $("text").value = held.get("t");
   $("example").value = "";
@@ -223,6 +243,8 @@ function restore() {
   offer(held.get("w"), held.get("c"));
   reveal(held.has("e"));
   $("changed").value = held.get("e") ?? "";
+  const absent = [["decoder", "d"], ["length", "w"], ["condition", "c"]].filter(([id, key]) => held.has(key) && held.get(key) !== $(id).value);
+  $("shared").textContent = absent.map(([id, key]) => `The link asks for ${id} ${visible(held.get(key))}, which is not to be had here; ${$(id).value} is shown.`).join(" ");
   const p = Number(held.get("p"));
   aim(Number.isInteger(p) && p > 0 ? p : null);
   return true;
@@ -232,7 +254,6 @@ function restore() {
 function aim(position) {
   const slider = $("position");
   atEnd = position === null;
-  slider.disabled = false;
   slider.max = Math.max(slider.max, position ?? 1);
   slider.value = position ?? slider.max;
 }
@@ -265,11 +286,11 @@ async function start() {
   }
   $("form").addEventListener("submit", e => e.preventDefault());
   $("text").addEventListener("input", () => { $("example").value = ""; soon(); });
-  $("changed").addEventListener("input", soon);
-  $("position").addEventListener("input", () => { atEnd = $("position").value === $("position").max; place(); soon(); });
+  $("changed").addEventListener("input", () => soon());
+  $("position").addEventListener("input", () => { atEnd = $("position").value === $("position").max; place(); soon(true); });
   $("example").addEventListener("change", () => { example($("example").value); soon(); });
   $("decoder").addEventListener("change", () => { offer($("length").value, $("condition").value); soon(); });
-  for (const id of ["length", "condition"]) $(id).addEventListener("change", soon);
+  for (const id of ["length", "condition"]) $(id).addEventListener("change", () => soon());
   $("change").addEventListener("click", () => {
     reveal($("changing").hidden);
     if (!$("changing").hidden) { $("changed").value = $("text").value; $("changed").focus(); }
