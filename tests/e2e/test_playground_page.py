@@ -120,19 +120,33 @@ def test_type_slide_switch_and_share(page: Page, browser: Any, address: str) -> 
     assert len(page.tokens()) == 8
     assert page.page.text_content("#place").startswith("token 8 of ")
     under_memory = page.page.text_content("#finding")
-    assert re.search(r"Written back at their place: \d of 8 tokens .*Bits given: \d+\.\d of the \d+\.\d", under_memory)
+    assert re.search(
+        r"Written back at their place: \d of 8 tokens .*Bits retained: \d+\.\d of the \d+\.\d", under_memory
+    )
     # each token says what became of it in a word, a sign and a colour
     for item in page.page.locator("#tokens li").all():
         became = item.get_attribute("class")
         assert item.locator(".s .sr").text_content().strip() == became
         assert item.locator(".s").text_content()[0] == {"kept": "✓", "altered": "≠", "lost": "×"}[became]
 
+    # a slider on the move is not set back by answers to where it was
+    page.page.evaluate(
+        """async () => {
+          const slider = document.getElementById("position");
+          for (let v = 9; v <= 20; v++) {
+            slider.value = v;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+            await new Promise(done => setTimeout(done, 30));
+          }
+        }"""
+    )
     page.slide(20)
+    assert page.page.text_content("#place").startswith("token 20 of ")
     assert len(page.tokens()) == 8
     assert page.page.text_content("#finding") != under_memory
     kept = page.page.locator("#tokens li.kept").count()
     page.after(lambda: page.page.select_option("#condition", "none"))
-    assert "Bits given: 0.0 of" in page.page.text_content("#finding")
+    assert "Bits retained: 0.0 of" in page.page.text_content("#finding")
     assert page.page.locator("#tokens li.kept").count() < kept
     page.after(lambda: page.page.select_option("#condition", "bits:4@memory"))
     assert page.page.is_visible("#screen")

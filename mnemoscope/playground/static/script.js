@@ -144,8 +144,10 @@ const show = {
     const slider = $("position");
     slider.min = piece.least;
     slider.max = piece.tokens;
-    slider.value = piece.position;
-    atEnd = piece.position === piece.tokens;
+    if (!again && timer === null) { // else the slider has moved on
+      slider.value = piece.position;
+      atEnd = piece.position === piece.tokens;
+    }
     place();
     $("before").textContent = (piece.first > 0 && piece.before.length > 0 ? "… " : "") + visible(piece.before);
     $("after").textContent = visible(piece.after) + (piece.after ? " …" : "");
@@ -203,7 +205,7 @@ const show = {
 function bitsSaid(piece) {
   if (piece.kept_bits === null || piece.prior_bits === null) return "";
   const share = piece.prior_bits > 0 ? ` (${percent(piece.kept_bits / piece.prior_bits)})` : "";
-  return `Bits given: ${number(piece.kept_bits)} of the ${number(piece.prior_bits)} that there were to give${share}.`;
+  return `Bits retained: ${number(piece.kept_bits)} of the ${number(piece.prior_bits)} that there were to retain${share}.`;
 }
 
 function place() {
@@ -290,7 +292,11 @@ async function start() {
   $("position").addEventListener("input", () => { atEnd = $("position").value === $("position").max; place(); soon(true); });
   $("example").addEventListener("change", () => { example($("example").value); soon(); });
   $("decoder").addEventListener("change", () => { offer($("length").value, $("condition").value); soon(); });
-  for (const id of ["length", "condition"]) $(id).addEventListener("change", () => soon());
+  $("length").addEventListener("change", () => {
+    if (Number($("position").value) < Number($("length").value)) aim(Number($("length").value));
+    soon();
+  });
+  $("condition").addEventListener("change", () => soon());
   $("change").addEventListener("click", () => {
     reveal($("changing").hidden);
     if (!$("changing").hidden) { $("changed").value = $("text").value; $("changed").focus(); }
