@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,23 +43,11 @@ def address() -> Iterator[str]:
         assert "Traceback" not in said
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium")
-    with playwright.sync_playwright() as p:
-        made = p.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
 class Page:
     """A page that may say nothing on its console, and ask nobody but its own server."""
 
-    def __init__(self, browser: Any, address: str, **options: Any):
-        self.page = browser.new_page(viewport={"width": 1200, "height": 900}, **options)
+    def __init__(self, chromium: Any, address: str, **options: Any):
+        self.page = chromium.new_page(viewport={"width": 1200, "height": 900}, **options)
         self.faults: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda m: self.faults.append(m.text) if m.type in ("error", "warning") else None)
@@ -105,13 +92,13 @@ class Page:
 
 
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Page]:
-    made = Page(browser, address)
+def page(chromium: Any, address: str) -> Iterator[Page]:
+    made = Page(chromium, address)
     yield made
     made.close()
 
 
-def test_type_slide_switch_and_share(page: Page, browser: Any, address: str) -> None:
+def test_type_slide_switch_and_share(page: Page, chromium: Any, address: str) -> None:
     page.type(TEXT)
     assert page.page.input_value("#example") == ""
     page.after(lambda: page.page.select_option("#length", "8"))
@@ -154,7 +141,7 @@ def test_type_slide_switch_and_share(page: Page, browser: Any, address: str) -> 
     page.page.click("#share")
     link = page.page.input_value("#link")
     assert link.startswith(address + "#t=On+7+March")
-    other = Page(browser, link)
+    other = Page(chromium, link)
     assert other.shown() == page.shown()
     other.close()
     page.type(TEXT * 100)
@@ -181,10 +168,10 @@ def test_change_a_word(page: Page) -> None:
     assert set(page.page.locator("#moved-rows td").all_text_contents()) == {"0.0\u202f%"}
 
 
-def test_keyboard_phone_and_axe(browser: Any, address: str) -> None:
+def test_keyboard_phone_and_axe(chromium: Any, address: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe_playwright_python")
     for scheme in ("light", "dark"):
-        page = Page(browser, address, color_scheme=scheme)
+        page = Page(chromium, address, color_scheme=scheme)
         page.page.set_viewport_size({"width": 390, "height": 844})
         page.after(lambda page=page: page.page.click("#change"))
         page.type("Another text.", "#changed")
@@ -205,8 +192,8 @@ def test_hostile_text_is_shown_and_nothing_else_happens(page: Page) -> None:
         "<script>alert(1)</script><img src=x onerror=alert(2)> \u202egnp.exe \u0007\u0000 e\u0301\u0302 👩‍👩‍👧 &lt; "
     )
     page.type(hostile)
-    page.after(lambda: page.page.select_option("#length", "256"))
-    page.slide(256)
+    page.after(lambda: page.page.select_option("#length", "128"))
+    page.slide(128)
     assert page.page.locator("main img, main script, section script").count() == 0
     shown = "".join(page.tokens())
     assert shown.startswith("<script>alert(1)</script><img src=x onerror=alert(2)>")
@@ -222,8 +209,8 @@ def test_hostile_text_is_shown_and_nothing_else_happens(page: Page) -> None:
     assert page.page.is_hidden("#problem")
 
 
-def test_a_link_from_elsewhere(browser: Any, address: str) -> None:
-    page = Page(browser, address + "#t=A+text+of+<b>mine</b>+that+is+short&w=7&c=bits:99&d=shipped&p=9999")
+def test_a_link_from_elsewhere(chromium: Any, address: str) -> None:
+    page = Page(chromium, address + "#t=A+text+of+<b>mine</b>+that+is+short&w=7&c=bits:99&d=shipped&p=9999")
     assert page.page.input_value("#text") == "A text of <b>mine</b> that is short"
     assert "condition bits:99, which is not to be had here; memory is shown" in page.page.text_content("#shared")
     assert page.page.input_value("#position") == page.page.get_attribute("#position", "max")
