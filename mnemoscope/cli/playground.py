@@ -15,7 +15,7 @@ def playground(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]",
+            metavar="RUN",
             help="a run whose model and decoders to use; the embedded ones if left out",
             show_default=False,
         ),

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -219,4 +220,5 @@ def serve(session: Session, host: str, listening: socket.socket, ready: Callable
         server_header=False,
     )
     ready(f"http://{shown}:{listening.getsockname()[1]}/")
-    uvicorn.Server(settings).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # the way to end it
+        uvicorn.Server(settings).run(sockets=[listening])
