@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 import mnemoscope
-from mnemoscope.cli import forecast, model, study, tables
+from mnemoscope.cli import forecast, model, playground, study, tables
 from mnemoscope.cli.shared import err, out
 from mnemoscope.errors import MnemoscopeError
 
@@ -35,7 +35,7 @@ does not carry its memory; 130 interrupted (the same command goes on).
 
 #: in the order of --help
 COMMANDS = {
-    "Studies": (study.demo, study.run, study.report, study.figures, forecast.bench),
+    "Studies": (study.demo, study.run, study.report, study.figures, forecast.bench, playground.playground),
     "A study's stages, one at a time": (study.train, study.reconstruct, study.score, study.estimate),
     "Models": (model.inspect, model.certify, model.pretrain),
     "Text and tables": (tables.count, tables.schema),
