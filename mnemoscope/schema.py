@@ -137,6 +137,35 @@ EFFECTS = [
     Column("method", _S, "", "how interval and p were made"),
 ]
 
+COMPARE = [
+    Column("run", _S, "", "the run that is compared, by its folder"),
+    Column("base", _S, "", "the run that it is compared with, by its folder"),
+    Column("model", _S, "", "the run's encoder"),
+    Column("base_model", _S, "", "the base's encoder"),
+    Column("decoder", _S, "", "the run's decoder"),
+    Column("base_decoder", _S, "", "the base's decoder"),
+    Column("condition", _S, "", "what both decoders were given"),
+    Column(
+        "metric",
+        _S,
+        "",
+        "a file in score/metrics/; where the runs cut the text into other tokens, bits_per_character and "
+        "omission_of_characters instead of those that count tokens",
+    ),
+    *(c for c in ESTIMATES if c.name in ("unit", "length", "by", "group")),
+    Column("direction", _S, "", "kept if a higher value means that more was kept, lost if that more was lost"),
+    Column("run_value", pa.float64(), "see unit", "the metric of the run, over what both measured"),
+    Column("base_value", pa.float64(), "see unit", "the metric of the base, over what both measured"),
+    Column("value", pa.float64(), "see unit", "run less base; NaN if nothing of the group was measured"),
+    *(c for c in EFFECTS if c.name in ("low", "high", "confidence", "p")),
+    Column("p_adjusted", pa.float64(), "", "p for the family: Holm's"),
+    Column("family", pa.int64(), "", "comparisons of one run and metric that have a p: all lengths and classes"),
+    *(c for c in EFFECTS if c.name in ("size", "size_kind")),
+    Column("n_tokens", pa.int64(), "units", "units (tokens, or characters, by metric) of the smaller side"),
+    Column("n_documents", pa.int64(), "documents", "documents that both measured"),
+    Column("method", _S, "", "how interval and p were made"),
+]
+
 CURVES = [
     Column("run", _S, "", "name of the study"),
     Column("decoder", _S, "", "name of the decoder, or 'encoder' for pretraining"),
@@ -196,6 +225,7 @@ TABLES: dict[str, list[Column]] = {
     "tokens": TOKENS,
     "estimates": ESTIMATES,
     "effects": EFFECTS,
+    "compare": COMPARE,
     "curves": CURVES,
     "annotations": SPANS,
     "counts": COUNTS,
