@@ -96,6 +96,8 @@ def units(metric: str) -> str:
     """What n counts, in the singular."""
     if metric in ("omission_words", "omission_published"):
         return "word"
+    if metric == "whole":
+        return "fact"
     if metric in ("bits_per_character", "omission_of_characters"):
         return "character"
     return str(plugins.load("metric", metric).level)
