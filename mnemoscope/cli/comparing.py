@@ -29,8 +29,8 @@ def compare(
     decoder: Annotated[
         list[str] | None,
         typer.Option(
-            help="decoder to compare: one name for all runs, or one for each, in their order "
-            "[default: the first that all have]",
+            help="decoder to compare: one name for all runs, or one for each, in their order; the first that all have "
+            "if left out",
             show_default=False,
         ),
     ] = None,
@@ -51,8 +51,9 @@ def compare(
 ) -> None:
     """What other runs keep of the same text, less what the first keeps: by class, paired by document, on one page.
 
-    Checkpoints, recipes or architectures; where the tokenizers differ, characters are counted and not tokens. Writes
-    compare.parquet and compare.html.
+    Checkpoints, recipes or architectures; where the tokenizers differ, characters are counted and not tokens.
+
+    Writes compare.parquet and compare.html.
     """
     from mnemoscope.report import compare as page
     from mnemoscope.stats import runs as stats

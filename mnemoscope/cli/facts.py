@@ -31,7 +31,7 @@ def check(
     decoder: Annotated[
         Path | None,
         typer.Option(
-            help="a trained decoder of this model: RUN/checkpoints/NAME [default: the one shipped with the model]",
+            help="a trained decoder of this model: RUN/checkpoints/NAME; the one shipped with the model if left out",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +39,7 @@ def check(
         list[str] | None,
         typer.Option(
             help="kinds of facts, KIND or KIND:ARGUMENT, the first of overlapping ones wins; may be given again, e.g. "
-            "'spacy:ner en_core_web_sm' [default: code (of source files), identifiers, dates, numbers, names]",
+            "'spacy:ner en_core_web_sm'; code (of source files), identifiers, dates, numbers and names if left out",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +53,9 @@ def check(
     """Which facts of your texts (numbers, names, identifiers, dates, code) the memory no longer holds after N tokens.
 
     The model reads each fact and the N - 1 tokens from its begin on; a trained decoder writes them back from the memory
-    alone.  Writes facts.parquet and facts.html, worst first.
+    alone.
+
+    Writes facts.parquet and facts.html, worst first.
     """
     from mnemoscope import facts
     from mnemoscope.facts.find import KINDS
