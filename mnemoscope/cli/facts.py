@@ -95,6 +95,6 @@ def _show(found: pl.DataFrame) -> None:
         table.add_column(column, justify="left" if column in ("fact", "kind", "place") else "right")
     for row in page.worst(found.filter(after=after), _MOST):
         cells = [" ".join(row["fact"].split()), row["kind"], f"{row['name']}:{row['line']}"]
-        cells += [row["bits_retained"], row["bits"], f"{row['lost']:g} of {row['tokens']}"]
+        cells += [row["bits_retained"], row["bits"], f"{row['lost']} of {row['tokens']}"]
         table.add_row(*map(Text, cells))
     out.print(table)

@@ -114,7 +114,7 @@ def worst(facts: pl.DataFrame, most: int) -> list[Row]:
             "bits_retained": words.number(row["bits_retained"], "bits", 0),
             "retention": words.number(row["retention"], "fraction", 0),
             "tokens": words.count(row["tokens"], "token"),
-            "lost": round(row["omission_in_place"] * row["tokens"], 2),
+            "lost": f"{row['omission_in_place'] * row['tokens']:g}",
             "whole": row["whole"],
             "again": row["again"],
         }
