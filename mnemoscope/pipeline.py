@@ -28,6 +28,7 @@ from mnemoscope.text.tokens import TokenStore
 from mnemoscope.train import checkpoint, decoders
 from mnemoscope.train.loop import fit
 from mnemoscope.train.processes import accelerator, by_main
+from mnemoscope.train.tracking import tracked
 from mnemoscope.workshop import Workshop
 
 _T = TypeVar("_T")
@@ -200,7 +201,11 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     unfinished = job.weights(run.checkpoints / "training").with_suffix("")
     identity = f"{study.digest(analysis=False)} {shop.loaded.digest} {job.decoder.name}/{job.name}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
-    with shop.progress.task(f"training {job.decoder.name}/{job.name}", plan.tokens, "tokens") as bar:
+    name = f"{job.decoder.name}/{job.name}"
+    with (
+        shop.progress.task(f"training {name}", plan.tokens, "tokens") as bar,
+        tracked(shop.accelerator, study.compute.track, run.path / "tracking", name) as log,
+    ):
         curve = fit(
             decoder,
             shop.loss(job.condition),
@@ -212,6 +217,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
             accelerator=shop.accelerator,
             row=row,
             progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
+            log=log,
         )
     if shop.accelerator.is_main_process:
         target = job.weights(run.checkpoints)

@@ -30,6 +30,7 @@ from mnemoscope.train.loop import fit
 from mnemoscope.train.plan import Plan, fixed
 from mnemoscope.train.processes import accelerator, by_main, device_name
 from mnemoscope.train.tokenizer import sample, train_tokenizer
+from mnemoscope.train.tracking import tracked
 from mnemoscope.train.utilisation import flops_per_token, matmul_ceiling
 
 
@@ -78,7 +79,10 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
             nats: Tensor = module(ids)
             return nats
 
-        with talk.task("pretraining", plan.tokens, "tokens") as bar:
+        with (
+            talk.task("pretraining", plan.tokens, "tokens") as bar,
+            tracked(acc, study.compute.track, run.path / "tracking", "encoder") as log,
+        ):
             curve = fit(
                 model,
                 loss,
@@ -90,6 +94,7 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
                 accelerator=acc,
                 row={"run": study.name, "decoder": "encoder", "condition": "", "seed": study.seed},
                 progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
+                log=log,
             )
         if acc.is_main_process:
             nats, count = held_out_nats(

@@ -137,6 +137,67 @@ EFFECTS = [
     Column("method", _S, "", "how interval and p were made"),
 ]
 
+COMPARE = [
+    Column("run", _S, "", "the run that is compared, by its folder"),
+    Column("base", _S, "", "the run that it is compared with, by its folder"),
+    Column("model", _S, "", "the run's encoder"),
+    Column("base_model", _S, "", "the base's encoder"),
+    Column("decoder", _S, "", "the run's decoder"),
+    Column("base_decoder", _S, "", "the base's decoder"),
+    Column("condition", _S, "", "what both decoders were given"),
+    Column(
+        "metric",
+        _S,
+        "",
+        "a file in score/metrics/; where the runs cut the text into other tokens, bits_per_character and "
+        "omission_of_characters instead of those that count tokens",
+    ),
+    *(c for c in ESTIMATES if c.name in ("unit", "length", "by", "group")),
+    Column("direction", _S, "", "kept if a higher value means that more was kept, lost if that more was lost"),
+    Column("run_value", pa.float64(), "see unit", "the metric of the run, over what both measured"),
+    Column("base_value", pa.float64(), "see unit", "the metric of the base, over what both measured"),
+    Column("value", pa.float64(), "see unit", "run less base; NaN if nothing of the group was measured"),
+    *(c for c in EFFECTS if c.name in ("low", "high", "confidence", "p")),
+    Column("p_adjusted", pa.float64(), "", "p for the family: Holm's"),
+    Column("family", pa.int64(), "", "comparisons of one run and metric that have a p: all lengths and classes"),
+    *(c for c in EFFECTS if c.name in ("size", "size_kind")),
+    Column("n_tokens", pa.int64(), "units", "units (tokens, or characters, by metric) of the smaller side"),
+    Column("n_documents", pa.int64(), "documents", "documents that both measured"),
+    Column("method", _S, "", "how interval and p were made"),
+]
+
+FACTS = [
+    Column("model", _S, "", "the encoder"),
+    Column("after", _I, "tokens", "the memory is that of the window that begins with the fact and has so many tokens"),
+    Column("doc_id", _S, "", "document"),
+    Column("file", _S, "", "the file that it is from"),
+    Column("line", pa.int64(), "", "1-based line of the file; in JSON lines, Parquet and columns, the record's"),
+    Column("window_id", _S, "", "doc_id:after:index of the fact's first token in the document"),
+    Column("kind", _S, "", "the annotation that found it"),
+    Column("label", _S, "", "what the annotation calls it"),
+    Column("char_start", _I, "characters", "start of the fact in the document"),
+    Column("char_end", _I, "characters", "end (exclusive) of the fact in the document"),
+    Column("fact", _S, "", "the fact as written"),
+    Column("before", _S, "", "the text before it"),
+    Column("following", _S, "", "the text behind it"),
+    Column("tokens", _I, "tokens", "tokens that hold a character of it, from the window's first on"),
+    Column("bits", pa.float64(), "bits", "what there was to retain: -log2 p of its tokens without memory"),
+    Column("bits_retained", pa.float64(), "bits", "of them, what the memory saved; negative where it misled"),
+    Column("retention", pa.float64(), "fraction", "bits_retained / bits; NaN if there was nothing to retain"),
+    Column("omission_in_place", pa.float64(), "fraction", "share of its tokens lost from their place"),
+    Column("whole", pa.float64(), "fraction", "share of the decoder's seeds that wrote all its tokens back in place"),
+    Column("again", _I, "", "how often it stands in the rest of the window: each is another chance to keep it"),
+    Column("written", _S, "", "the beginning of what the first seed's decoder wrote back"),
+    Column("seeds", _I, "", "seeds of the decoder, over which bits and shares are means"),
+]
+
+FACTS_SUMMARY = [
+    *(c for c in ESTIMATES if c.name not in ("metric", "by", "n_tokens")),
+    Column("metric", _S, "", "whole (share of facts written back whole), or a file in score/metrics/, over all tokens"),
+    Column("by", _S, "", "all, or kind: the annotation that found the facts"),
+    Column("n_tokens", pa.int64(), "units", "facts (whole) or tokens behind the value"),
+]
+
 CURVES = [
     Column("run", _S, "", "name of the study"),
     Column("decoder", _S, "", "name of the decoder, or 'encoder' for pretraining"),
@@ -196,11 +257,14 @@ TABLES: dict[str, list[Column]] = {
     "tokens": TOKENS,
     "estimates": ESTIMATES,
     "effects": EFFECTS,
+    "compare": COMPARE,
     "curves": CURVES,
     "annotations": SPANS,
     "counts": COUNTS,
     "certificate": CERTIFICATE,
     "horizons": HORIZONS,
+    "facts": FACTS,
+    "facts_summary": FACTS_SUMMARY,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,84 @@ def test_a_pipeline_that_is_not_there_or_says_nothing(tmp_path: Path) -> None:
     for bad in ("pos", "lemma en_core_web_sm", "en_core_web_sm"):
         with pytest.raises(ConfigError, match=r"spacy annotation. Give pos or ner"):
             plugins.load("annotation", "spacy")(bad)
+
+
+# ---- facts by rules -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("on 2024-01-31 at 09:30, or 4 pm", [("2024-01-31", "date"), ("09:30", "time"), ("4 pm", "time")]),
+        ("the 3rd of May 2021, a Tuesday", [("the 3rd of May 2021", "date"), ("Tuesday", "weekday")]),
+        ("March 3, 1999; May 2024; 31/12/99", [("March 3, 1999", "date"), ("May 2024", "date"), ("31/12/99", "date")]),
+        ("since 1998, 250 of them, in 4.2 m", [("1998", "year")]),
+        ("Monday mayor 3pm", [("Monday", "weekday"), ("3pm", "time")]),
+        ("no date, 12 apples, may be", []),
+    ],
+)
+def test_dates(text: str, found: list[tuple[str, str]]) -> None:
+    assert labels("dates", "", text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("see https://a.example/x?y=1, or www.b.org.", [("https://a.example/x?y=1", "url"), ("www.b.org", "url")]),
+        ("write to ada.l@mail.example.org!", [("ada.l@mail.example.org", "email")]),
+        ("invoice INV-2024-0031 for B2B", [("INV-2024-0031", "code"), ("B2B", "code")]),
+        ("ISBN 978-0-13-468599-1 of 2024-01-31", [("978-0-13-468599-1", "code")]),
+        ("from 10.0.0.12:80 to /usr/lib/x.so.", [("10.0.0.12:80", "ip"), ("/usr/lib/x.so", "path")]),
+        ("commit 9fceb02 and 1234567", [("9fceb02", "hash")]),
+        ("id 123e4567-e89b-12d3-a456-426614174000", [("123e4567-e89b-12d3-a456-426614174000", "uuid")]),
+        ("call +44 20 7946 0958 now", [("+44 20 7946 0958", "phone")]),
+        (
+            "set max_length or maxLength in run()",
+            [("max_length", "symbol"), ("maxLength", "symbol"), ("run()", "symbol")],
+        ),
+        ("thanks @ada_l, the 1st in the 1990s", [("@ada_l", "handle")]),
+        ("a well-known and/or plain sentence, e.g. this.", []),
+    ],
+)
+def test_identifiers(text: str, found: list[tuple[str, str]]) -> None:
+    assert labels("identifiers", "", text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Then Ada met Charles Babbage in London.", [("Ada", "name"), ("Charles Babbage", "name"), ("London", "name")]),
+        ("Ada slept. Ada Lovelace woke.", [("Lovelace", "name")]),
+        ("He met Dr. Jones of the Bank of England", [("Dr", "name"), ("Jones of the Bank of England", "name")]),
+        ("so NATO and I said", [("NATO", "acronym")]),
+        ('she said, "Where is Tom?"\nNobody knew', [("Tom", "name")]),
+        ("near São Paulo, Łódź and the O'Neill house", [("São Paulo", "name"), ("Łódź", "name"), ("O'Neill", "name")]),
+        ("- Item one: The rest", []),
+        ("no capitals 日本 here", []),
+    ],
+)
+def test_names(text: str, found: list[tuple[str, str]]) -> None:
+    assert labels("names", "", text) == found
+
+
+@pytest.mark.parametrize("kind", ["dates", "identifiers", "names"])
+@settings(deadline=None, max_examples=60)
+@given(text=st.text(st.sampled_from("aB1.,@/:-_#() \n'é日\u0301"), max_size=80))
+def test_rules_take_any_text(kind: str, text: str) -> None:
+    """Spans rise, do not overlap, are not empty, and neither begin nor end with white space."""
+    last = 0
+    for span in plugins.load("annotation", kind)("").spans(document(text), {}):
+        assert last <= span.char_start < span.char_end <= len(text)
+        inside = text[span.char_start : span.char_end]
+        assert inside == inside.strip()
+        last = span.char_end
+
+
+@pytest.mark.parametrize("kind", ["dates", "identifiers", "names"])
+@pytest.mark.parametrize("piece", ["a", "A", "1", "1-", "a.", "/a", "A ", "_a", "of ", "+1 "])
+def test_rules_on_one_long_line(kind: str, piece: str) -> None:
+    """In seconds: no pattern goes back over what it has read."""
+    made = plugins.load("annotation", kind)("")
+    started = time.monotonic()
+    list(made.spans(document(piece * 50_000), {}))
+    assert time.monotonic() - started < 5

@@ -39,6 +39,7 @@ device = "cpu"
 mixed_precision = "bf16"
 scan = "reference"
 batch_tokens = 4096
+track = "tensorboard"
 
 [[text.train]]
 path = "a/train.jsonl"
@@ -258,7 +259,7 @@ def test_digest_is_of_everything_but_device_batch_scan_and_page(tmp_path: Path) 
             tried += 1
             if changed.digest() == study.digest():
                 ignored.add(where.rstrip("."))
-    assert ignored == {"compute.device", "compute.batch_tokens", "compute.scan", "report.texts"}
+    assert ignored == {"compute.device", "compute.batch_tokens", "compute.scan", "compute.track", "report.texts"}
     assert tried > 100
 
 

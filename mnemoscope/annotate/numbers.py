@@ -10,15 +10,15 @@ import regex
 from mnemoscope.annotate import Annotator, Span
 from mnemoscope.types import Document
 
-_MONTH = (
+MONTH = (
     r"(?:Jan(?:uary|\.)?|Feb(?:ruary|\.)?|Mar(?:ch|\.)?|Apr(?:il|\.)?|May|June?|July?|Aug(?:ust|\.)?|Sept?(?:ember|\.)?"
     r"|Oct(?:ober|\.)?|Nov(?:ember|\.)?|Dec(?:ember|\.)?)"
 )
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 #: the first that fits, where no letter or figure stands before or after it
-_KINDS = {
+KINDS = {
     "date": rf"\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}(?P<_>[/.])\d{{1,2}}(?P=_)(?:\d{{4}}|\d\d)"
-    rf"|{_MONTH} {_DAY}(?:,? \d{{4}})?|{_DAY} {_MONTH}(?:,? \d{{4}})?|{_MONTH},? \d{{4}}",
+    rf"|{MONTH} {_DAY}(?:,? \d{{4}})?|{_DAY} {MONTH}(?:,? \d{{4}})?|{MONTH},? \d{{4}}",
     "time": r"\d{1,2}:\d\d(?::\d\d)?(?:\.\d+)?",
     "year": r"(?:1[5-9]|20)\d\ds?(?!,\d{3})",
     "compound": r"[\p{L}\p{M}_]*+\d+(?:\.\d+){2,}[\p{L}\p{M}\d_]*|[\p{L}\p{M}_]*+\d+[\p{L}\p{M}_][\p{L}\p{M}\d_]*"
@@ -28,7 +28,7 @@ _KINDS = {
 }
 _NUMBER = regex.compile(
     r"(?<![\p{L}\p{M}\d_])(?:"
-    + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items())
+    + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in KINDS.items())
     + r")(?![\p{L}\p{M}\d_])"
 )
 _MOST = 7

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 import mnemoscope
-from mnemoscope.cli import forecast, model, playground, study, tables
+from mnemoscope.cli import comparing, facts, forecast, model, playground, study, tables
 from mnemoscope.cli.shared import err, out
 from mnemoscope.errors import MnemoscopeError
 
@@ -30,14 +30,15 @@ Typical use:
 - mnemoscope report runs/mine: the page again, from the files
 
 Exit codes: 0 done; 2 something in the input is wrong (the message says what, where and what to do); 3 the model \
-does not carry its memory; 130 interrupted (the same command goes on).
+does not carry its memory; 4 a class is worse by more than compare --fail-if-worse allows; 130 interrupted (the same \
+command goes on).
 """
 
 #: in the order of --help
 COMMANDS = {
-    "Studies": (study.demo, study.run, study.report, study.figures, forecast.bench, playground.playground),
+    "Studies": (study.demo, study.run, study.report, study.figures, comparing.compare, forecast.bench),
     "A study's stages, one at a time": (study.train, study.reconstruct, study.score, study.estimate),
-    "Models": (model.inspect, model.certify, model.pretrain),
+    "Models": (model.inspect, facts.check, playground.playground, model.certify, model.pretrain),
     "Text and tables": (tables.count, tables.schema),
 }
 

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Data, Device, ModelName, Out, StudyFile, out
+from mnemoscope.cli.shared import Bars, Data, Device, ModelName, Out, StudyFile, Track, out, tracking
 
 
 def inspect(
@@ -87,9 +87,9 @@ def certify(
     out.print("first at, half from: tokens between a lost token and the end of the window", style="dim")
 
 
-def pretrain(study: StudyFile, out_dir: Out, data: Data = None) -> None:
+def pretrain(study: StudyFile, out_dir: Out, data: Data = None, track: Track = None) -> None:
     """A language model from nothing, by the \\[pretrain] section of a study: tokenizer, tokens, model."""
     from mnemoscope import config, pretraining
 
-    folder = pretraining.pretrain(config.load(study, data=data), out_dir, Bars())
+    folder = pretraining.pretrain(tracking(config.load(study, data=data), track), out_dir, Bars())
     out.print(Text.assemble((f"{folder}", "bold"), f"  use it as a model: mnemoscope inspect {folder}"), soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from mnemoscope import config
 
 err = Console(stderr=True)
 out = Console()
@@ -37,6 +40,14 @@ RunFolder = Annotated[
 ]
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="embedded name, folder, or hub name", show_default=False)
+]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        help="show training curves in a tracker too: tensorboard, or another that Accelerate knows; instead of the "
+        "study's compute.track",
+        show_default=False,
+    ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="where to compute")]
 
@@ -79,6 +90,13 @@ class Bars:
 
     def say(self, line: str) -> None:
         err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def tracking(study: config.Study, track: str | None) -> config.Study:
+    """The study, with another tracker if one was asked for."""
+    if track is None:
+        return study
+    return study.model_copy(update={"compute": study.compute.model_copy(update={"track": track})})
 
 
 def done(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Data, Out, RunFolder, StudyFile, done, out
+from mnemoscope.cli.shared import Bars, Data, Out, RunFolder, StudyFile, Track, done, out, tracking
 
 
 def demo(
@@ -32,6 +32,7 @@ def run(
     until: Annotated[
         str, typer.Option(help="last stage: prepare, train, reconstruct, score, estimate, report")
     ] = "report",
+    track: Track = None,
 ) -> None:
     """Every stage of a study: prepare, train, reconstruct, score, estimate, report.
 
@@ -39,7 +40,7 @@ def run(
     """
     from mnemoscope import config, pipeline
 
-    folder = pipeline.run(config.load(study, data=data), out_dir, Bars(), until)
+    folder = pipeline.run(tracking(config.load(study, data=data), track), out_dir, Bars(), until)
     if until == "report" and folder.writes:
         done(folder.path)
 

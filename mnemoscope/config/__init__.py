@@ -98,13 +98,13 @@ class Study(Section):
         """SHA-256 of what decides the numbers; without ``analysis``, of what decides what is trained and measured:
         annotations, estimates and effects can be made anew from that.
 
-        The device, its batches, the scan's backend and what the page shows are not in it, nor the folder of a corpus or
-        of an annotation's file: the content of files is hashed in the manifest.  Nor are values that are the default's,
-        so that a key that a later version adds leaves the digests of earlier runs as they are.
+        The device, its batches, the scan's backend, the tracker and what the page shows are not in it, nor the folder
+        of a corpus or of an annotation's file: the content of files is hashed in the manifest.  Nor are values that are
+        the default's, so that a key that a later version adds leaves the digests of earlier runs as they are.
         """
         content = self.model_dump(
             mode="json",
-            exclude={"compute": {"device", "batch_tokens", "scan"}, "report": True},
+            exclude={"compute": {"device", "batch_tokens", "scan", "track"}, "report": True},
             exclude_defaults=True,
         )
         if not analysis:

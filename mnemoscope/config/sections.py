@@ -118,6 +118,9 @@ class Compute(Section):
     mixed_precision: Literal["no", "bf16"] = "no"
     scan: Literal["auto", "reference", "numba", "triton"] = "auto"
     batch_tokens: PositiveInt = Field(default=8192, description="tokens in a measuring batch; no number depends on it")
+    track: str | None = Field(
+        default=None, description="send training curves to a tracker too: tensorboard, or another that Accelerate knows"
+    )
 
 
 class Text(Section):

@@ -17,6 +17,8 @@ NAMES = {
     "omission_words": "words lost anywhere",
     "omission_published": "words lost, as published",
     "exact": "windows written back exactly",
+    "bits_per_character": "bits kept per character",
+    "omission_of_characters": "characters lost from their place",
     "nats": "nats per token",
     "token_accuracy": "tokens right when told the ones before",
     "rouge1": "ROUGE-1",
@@ -94,6 +96,10 @@ def units(metric: str) -> str:
     """What n counts, in the singular."""
     if metric in ("omission_words", "omission_published"):
         return "word"
+    if metric == "whole":
+        return "fact"
+    if metric in ("bits_per_character", "omission_of_characters"):
+        return "character"
     return str(plugins.load("metric", metric).level)
 
 

@@ -135,7 +135,7 @@ def _require_base(wanted: Effects, groups: set[str]) -> None:
 def _plain(a: Sums, b: Sums, found: Difference, kind: str) -> Row:
     metric: Metric = plugins.load("metric", a.key["metric"])
     values = [float(divide(s.num.sum(), s.den.sum())) for s in (a, b)]
-    size, size_kind = _size(metric, a, b, values) if kind == "plain" else (math.nan, "")
+    size, size_kind = effect_size(metric, a, b, values) if kind == "plain" else (math.nan, "")
     return {
         **{c: a.key[c] for c in (*_CELL, "metric", "unit", "by", "group")},
         "base": b.key["group"],
@@ -167,7 +167,8 @@ def _h(p: float, q: float) -> float:
     return 2 * math.asin(math.sqrt(min(max(p, 0), 1))) - 2 * math.asin(math.sqrt(min(max(q, 0), 1)))
 
 
-def _size(metric: Metric, a: Sums, b: Sums, values: list[float]) -> tuple[float, str]:
+def effect_size(metric: Metric, a: Sums, b: Sums, values: list[float]) -> tuple[float, str]:
+    """Of the metric's ``values`` on two sides, with its kind, as in ``schema.EFFECTS``; NaN, empty if there is none."""
     if _is_share(metric):
         return _h(*values), "h"
     if min(len(s.documents) for s in (a, b)) < 2:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,28 +153,33 @@ def _order(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def sums(
-    run_folder: Path, by: Iterable[str], position_bins: int, metrics: Iterable[str] | None = None
+    run_folder: Path,
+    by: Iterable[str],
+    position_bins: int,
+    metrics: Iterable[str | Metric] | None = None,
+    chosen: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda table: table,
 ) -> Iterator[Sums]:
     """Per-document sums of every metric (or of those named), for every cell of decoder, condition and length.
 
     Args:
         by: ``all``, a column in ``COLUMNS``, ``position``, or the name of a file in ``annotations/``.
         position_bins: bins of the window, at most L of them.
+        chosen: the rows of a table that count; it is given the tokens, and the windows if a metric is of windows.
 
     Window metrics have no position and no annotation; paired metrics exist only beside a ``none`` decoder.
     """
     names = plugins.names("metric") if metrics is None else metrics
-    chosen: list[Metric] = [plugins.load("metric", name) for name in names]
-    if any(m.paired for m in chosen):
-        _refuse_unpaired(scan(run_folder / _TABLE["token"]))
-    tables = {level: scan(run_folder / name) for level, name in _TABLE.items()}
+    wanted: list[Metric] = [m if isinstance(m, Metric) else plugins.load("metric", m) for m in names]
+    tables = {level: chosen(scan(run_folder / _TABLE[level])) for level in _TABLE if level in {m.level for m in wanted}}
+    if any(m.paired for m in wanted):
+        _refuse_unpaired(tables["token"])
     for grouping in by:
         for level, table in tables.items():
             if level == "window" and grouping not in ("all", *COLUMNS, PAIR):
                 continue
             grouped = with_group(table, run_folder, grouping, position_bins)
-            plain = [m for m in chosen if m.level == level and not m.paired]
-            paired = [m for m in chosen if m.level == level and m.paired]
+            plain = [m for m in wanted if m.level == level and not m.paired]
+            paired = [m for m in wanted if m.level == level and m.paired]
             if plain:
                 yield from _cells(_per_document(grouped, plain), plain, grouping)
             if paired:

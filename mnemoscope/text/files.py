@@ -21,6 +21,12 @@ PLAIN_TEXT = (".txt", ".md")
 PARQUET = (".parquet",)
 CONLL_U = (".conllu", ".conllup")
 COLUMNS = (*CONLL_U, ".conll", ".bio", ".iob", ".iob2", ".bioes")
+#: read as plain text where they are named one by one or by a glob; a folder of text may hold some that are not meant
+SOURCE = (
+    *(".py", ".pyi", ".js", ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs"),
+    *(".go", ".rs", ".rb", ".php", ".swift", ".r", ".jl", ".lua", ".pl", ".hs", ".ml", ".sh", ".sql", ".html", ".css"),
+    *(".xml", ".json", ".yaml", ".yml", ".toml", ".ini", ".tex", ".rst", ".log"),
+)
 COMPRESSED = (".gz", ".zst")
 KNOWN = (*JSON_LINES, *PLAIN_TEXT, *PARQUET, *COLUMNS)
 _SUFFIXES = f"{', '.join(KNOWN)}; each but .parquet also with {' or '.join(COMPRESSED)}"
@@ -73,7 +79,7 @@ def find(path: str) -> list[tuple[Path, str]]:
 
 
 def _known(path: Path) -> Path:
-    if suffix(path) is None:
+    if suffix(path) is None and path.suffix.lower() not in SOURCE:
         raise TextError(
             f"the suffix {''.join(path.suffixes[-2:])!r} says nothing known of its format",
             remedy=f"Known suffixes: {_SUFFIXES}",

@@ -103,8 +103,8 @@ def cut(
         if tokens_per_length is None:
             chosen = [(d, w) for d in range(len(held)) for w in range(held[d])]
         else:
-            chosen = _choose(held, max(1, tokens_per_length // length), np.random.default_rng([seed, length]))
-        windows[length] = [_window(*encoded[d], w * length, length, prefix) for d, w in chosen]
+            chosen = choose(held, max(1, tokens_per_length // length), np.random.default_rng([seed, length]))
+        windows[length] = [window_at(*encoded[d], w * length, length, prefix) for d, w in chosen]
         accounts[length] = Account(
             length=length,
             documents=len(encoded),
@@ -119,7 +119,7 @@ def cut(
     return WindowSet(windows, accounts, {d.doc_id: d.text for d, _ in encoded if d.doc_id in used})
 
 
-def _choose(held: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def choose(held: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """At most ``count`` pairs (document, window), sorted: round-robin over documents in shuffled order, each
     document's windows in shuffled order.  A larger count only adds to a smaller one's choice."""
     order = rng.permutation(len(held))
@@ -131,7 +131,8 @@ def _choose(held: np.ndarray, count: int, rng: np.random.Generator) -> list[tupl
     return sorted((document, window) for _, _, document, window in sorted(turns)[:count])
 
 
-def _window(document: Document, encoding: Encoding, first: int, length: int, prefix: str) -> Window:
+def window_at(document: Document, encoding: Encoding, first: int, length: int, prefix: str) -> Window:
+    """The ``length`` tokens of a document from token ``first`` on."""
     span = slice(first, first + length)
     return Window(
         window_id=f"{document.doc_id}:{length}:{first}",

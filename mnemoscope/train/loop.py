@@ -19,6 +19,7 @@ from mnemoscope.errors import RunError
 from mnemoscope.train import checkpoint
 from mnemoscope.train.plan import Plan
 from mnemoscope.train.step import Loss, optimiser_for, step_for
+from mnemoscope.train.tracking import Log
 from mnemoscope.types import IntArray
 
 #: (generator, window length, windows) -> ids [windows, T] int64
@@ -44,6 +45,7 @@ def fit(
     accelerator: Accelerator,
     row: dict[str, Any],
     progress: Progress,
+    log: Log = lambda rows: None,
 ) -> list[checkpoint.CurveRow]:
     """Trains ``module`` in place, from the last checkpoint in ``folder`` if there is one.
 
@@ -54,6 +56,7 @@ def fit(
         seed: of the draws.
         identity: what this training is; a checkpoint of another identity is refused.
         row: run, decoder, condition, seed of every row of the curve (schema.CURVES).
+        log: takes the rows that are new in the curve, now and then, in every process.
 
     Returns:
         the training's curve, a row a step.
@@ -90,6 +93,7 @@ def fit(
                     remedy="Lower the learning rate; the last checkpoint is kept",
                 )
             curve.append({**entry, "nats": value})
+        log(curve[-len(pending) :])
         pending.clear()
         return float(np.mean(values))
 

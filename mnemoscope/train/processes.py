@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from mnemoscope import config
 from mnemoscope.errors import ConfigError, MnemoscopeError, RunError
+from mnemoscope.train import tracking
 
 _T = TypeVar("_T")
 
@@ -21,8 +22,9 @@ def accelerator(compute: config.Compute) -> Accelerator:
     """Accelerate on the study's device, on every process of a launcher.
 
     Raises:
-        ConfigError: the device is not there, or the processes cannot work together on it.
+        ConfigError: the device is not there, the processes cannot work together on it, or there is no such tracker.
     """
+    tracking.require(compute.track)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "auto": True}
     if not there[compute.device]:
         raise ConfigError(f"there is no device {compute.device!r} here", remedy="Use compute.device = 'auto'")

@@ -14,8 +14,8 @@ import mnemoscope
 
 #: from the top down: a module imports from its own layer and from those after it
 LAYERS = (
-    *("cli", "playground", "bench", "pretraining", "certificate", "pipeline", "report", "stats", "measuring"),
-    *("workshop", "controls"),
+    *("cli", "playground", "bench", "pretraining", "certificate", "facts"),
+    *("pipeline", "report", "stats", "measuring", "workshop", "controls"),
     *("annotate", "score", "train", "codec"),
     *(
         "frequency",
