@@ -63,6 +63,9 @@ def prepare(shop: Workshop) -> None:
                     condition.windows_to_read(shop.windows.windows[length])
                 ids = torch.zeros(1, 1, dtype=torch.int64, device=shop.accelerator.device)
                 condition.hand_over(shop.loaded.adapter.empty(1), ids, study.seed)
+        tried = {decoder.name: _try(shop, decoder) for decoder in study.decoders}
+        origins = {name: origin for name, (_, origin) in tried.items() if origin}
+        run.require_same("origins", origins)
         for job in decoders.jobs(study):
             job.plan(study.seed).require_shares(shop.accelerator.num_processes)
         accounts = [asdict(a) for a in shop.windows.accounts.values()]
@@ -73,15 +76,29 @@ def prepare(shop: Workshop) -> None:
                     f"window of that length"
                 )
         annotate_windows(shop)
-        run.require_room(_room(shop, sum(i.text_bytes for i in inputs)))
+        run.require_room(_room(shop, sum(i.text_bytes for i in inputs), max(size for size, _ in tried.values())))
         run.note(
             inputs=[asdict(i) for i in inputs],
             encoder=shop.loaded.digest,
+            origins=origins,
             continuity=asdict(found),
             windows=accounts,
             memory={"numbers": shop.loaded.adapter.spec().numbers, "bytes": shop.loaded.adapter.spec().bytes},
             parameters=sum(p.numel() for p in shop.loaded.adapter.parameters()),
         )
+
+
+def _try(shop: Workshop, decoder: config.Decoder) -> tuple[int, str]:
+    """Makes a decoder once before it is needed: its parameters, and the digest of the model that it begins as, empty if
+    that is the encoder."""
+    name, options = decoders.family_of(decoder, shop.run.checkpoints)
+    if name == "native":
+        return sum(p.numel() for p in shop.loaded.adapter.parameters()), ""
+    made = shop.decoder(decoder)
+    if made.origin:
+        continuity.require(made.language, options["model"])
+    decoders.require_origin(decoder, shop.run.checkpoints, made.origin)
+    return sum(p.numel() for p in made.parameters()), made.origin
 
 
 def annotate_windows(shop: Workshop) -> None:
@@ -129,10 +146,14 @@ def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:
         yield item
 
 
-def _room(shop: Workshop, text_bytes: int) -> int:
+def _room(shop: Workshop, text_bytes: int, parameters: int) -> int:
     """Bytes that the run may still take: weights and optimiser of each decoder in training, weights of each trained
-    one, training text as tokens (at most as many bytes as the text), records at a generous 200 bytes a token."""
-    weights = sum(p.numel() * 4 for p in shop.loaded.adapter.parameters())
+    one, training text as tokens (at most as many bytes as the text), records at a generous 200 bytes a token.
+
+    Args:
+        parameters: of the largest decoder.
+    """
+    weights = 4 * parameters
     trained = [job for job in decoders.jobs(shop.study) if not job.weights(shop.run.checkpoints).exists()]
     measured = sum(len(d.seeds) * len(d.conditions) for d in shop.study.decoders)
     tokens = sum(a.windows * a.length for a in shop.windows.accounts.values())
@@ -179,7 +200,9 @@ def train(shop: Workshop, only: str = "") -> None:
             for decoder in study.decoders:
                 if decoder.recipe != "trained":
                     folder = decoders.folder_of(decoder, run.checkpoints)
-                    decoders.describe(folder, decoder, decoders.lengths_of(decoder, study), shop.loaded.digest)
+                    origin = run.manifest["origins"].get(decoder.name, "")
+                    lengths = decoders.lengths_of(decoder, study)
+                    decoders.describe(folder, decoder, lengths, shop.loaded.digest, origin)
             _gather_curves(run)
     if main and run.is_done("train"):
         checkpoint.discard(run.checkpoints / "training")
@@ -196,9 +219,12 @@ def _named(only: str, things: dict[str, _T], run: RunDir) -> list[_T]:
 def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     run, study = shop.run, shop.study
     plan = job.plan(study.seed)
-    decoder = shop.decoder()
+    decoder = shop.decoder(job.decoder, job.seed)
+    decoder.begin_training()
     unfinished = job.weights(run.checkpoints / "training").with_suffix("")
     identity = f"{study.digest(analysis=False)} {shop.loaded.digest} {job.decoder.name}/{job.name}"
+    if decoder.origin:
+        identity += f" from {decoder.origin}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
     with shop.progress.task(f"training {job.decoder.name}/{job.name}", plan.tokens, "tokens") as bar:
         curve = fit(
@@ -213,6 +239,7 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
             row=row,
             progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
         )
+    decoder.end_training()
     if shop.accelerator.is_main_process:
         target = job.weights(run.checkpoints)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -254,8 +281,7 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
     with run.stage("reconstruct", unfinished, device=shop.device_name):
         total = sum(length * len(shop.windows.windows[length]) for *_, length, _ in mine)
         done = 0
-        decoder = shop.decoder().to(shop.accelerator.device).eval()
-        writer = Writer(decoder)
+        made: tuple[str, dict[str, Any]] | None = None
         loaded: Path | None = None
         texts = Texts()
         with shop.progress.task("reconstructing", total, "tokens") as bar:
@@ -265,8 +291,10 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
                 if not target.exists():
                     folder = decoders.folder_of(d, run.checkpoints)
                     file = decoders.find(folder, seed, plugins.load("condition", condition).trained_as, length)
+                    if (kind := decoders.family_of(d, run.checkpoints)) != made:
+                        writer, made, loaded = Writer(shop.decoder(d).to(shop.accelerator.device).eval()), kind, None
                     if file != loaded:
-                        decoders.load_weights(decoder, file)
+                        decoders.load_weights(writer.decoder, file)
                         loaded, texts = file, Texts()
                     key: dict[str, Any] = {"run": study.name, "model": shop.model_name, "decoder": d.name}
                     key |= {"condition": condition, "length": length, "seed": seed}

@@ -20,6 +20,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "condition": ("mnemoscope.controls", "CONDITION"),
     "metric": ("mnemoscope.score.metrics", "METRIC"),
     "annotation": ("mnemoscope.annotate", "ANNOTATION"),
+    "family": ("mnemoscope.codec.families", "FAMILY"),
 }
 
 

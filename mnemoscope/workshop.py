@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mnemoscope import plugins
+from mnemoscope import config, plugins
 from mnemoscope.codec.decoder import Decoder, encode
 from mnemoscope.controls import Condition
 from mnemoscope.errors import ConfigError
@@ -20,6 +21,7 @@ from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import RunDir
 from mnemoscope.text import corpora
 from mnemoscope.text.windows import WindowSet, cut
+from mnemoscope.train import decoders
 from mnemoscope.train.processes import accelerator, device_name
 from mnemoscope.train.step import Loss
 
@@ -75,9 +77,17 @@ class Workshop:
             tokens_per_length=w.tokens_per_length,
         )
 
-    def decoder(self) -> Decoder:
-        """A fresh decoder, with the encoder's weights."""
-        return Decoder.from_encoder(self.loaded.adapter, *self.special)
+    def decoder(self, of: config.Decoder, seed: int = 0) -> Decoder:
+        """A fresh decoder, of the family that a section of the study asks for.
+
+        Args:
+            seed: of its training; it decides what its weights begin as, where those are not a model's.
+        """
+        name, options = decoders.family_of(of, self.run.checkpoints)
+        family = plugins.load("family", name)
+        drawn = int(np.random.SeedSequence([self.study.seed, seed]).generate_state(1)[0])
+        made: Decoder = family.make(self.loaded, *self.special, family.Options.model_validate(options), drawn)
+        return made
 
     def encode(self, reader: Adapter, ids: Tensor) -> Memory:
         """The memory of windows, the study's prefix read before them."""

@@ -151,6 +151,7 @@ def load(path: str | Path, *, data: str | Path | None = None) -> Study:
     except ValidationError as error:
         raise explain(error, Study, path, content) from None
     _check_conditions(study, path, content)
+    _check_families(study, path, content)
     root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
     return resolve(study, root)
 
@@ -196,3 +197,23 @@ def _check_conditions(study: Study, path: Path, content: str) -> None:
                     file=path,
                     line=line_of(content, [condition]),
                 ) from None
+
+
+def _check_families(study: Study, path: Path, content: str) -> None:
+    from mnemoscope import plugins
+
+    for number, decoder in enumerate(study.decoders):
+        place = ["decoders", str(number)]
+        try:
+            family = plugins.load("family", decoder.family)
+        except ConfigError as error:
+            raise ConfigError(
+                f"decoder {decoder.name!r}: {error.problem}",
+                remedy=error.remedy,
+                file=path,
+                line=line_of(content, [*place, "family"]),
+            ) from None
+        try:
+            family.Options.model_validate(decoder.options or {})
+        except ValidationError as error:
+            raise explain(error, family.Options, path, content, [*place, "options"]) from None

@@ -157,6 +157,10 @@ class Decoder(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     recipe: Literal["growing", "fixed", "trained"]
+    family: str = Field("native", description="a file in codec/families/: how it starts from a memory")
+    options: dict[str, int | float | bool | str] | None = Field(
+        None, description="of the family; what is left out is as its file says"
+    )
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
     conditions: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
     lengths: Lengths | None = Field(None, description="of the study's lengths; all if left out")
@@ -194,6 +198,8 @@ class Decoder(Section):
                 raise ValueError("recipe 'trained' needs weights")
             if any(v is not None for v in (self.tokens, self.batch_tokens, self.optimiser)):
                 raise ValueError("recipe 'trained' trains nothing: leave out tokens, batch_tokens and optimiser")
+            if self.family != "native" or self.options is not None:
+                raise ValueError("recipe 'trained' has what its weights were trained as: leave out family and options")
         elif self.weights is not None:
             raise ValueError(f"recipe {self.recipe!r} starts from the encoder's weights: leave out weights")
         elif None in (self.tokens, self.batch_tokens, self.optimiser):
