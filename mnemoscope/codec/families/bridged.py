@@ -1,11 +1,13 @@
 """``bridged``: a language model that starts from a learnt linear map of the memory, so that any part of its own memory
 may be read from any part of the encoder's; encoder and decoder may differ in size and architecture.
 
-For part j of a kind of the decoder's memory, with x_i the encoder's parts as matrices (channels x columns)::
+For part j of a kind of the decoder's memory, with z_i the encoder's parts in standard units (_units.py), as matrices
+(channels x columns)::
 
-    y_j = x_j  +  sum_i m_ji * x_i  +  U_j (sum_i w_ji (V_i x_i) R)  +  b_j
+    y_j = x_j  +  s_j ( sum_i m_ji z_i  +  U_j (sum_i w_ji (V_i z_i) R)  +  b_j )
 
-    x_j    its own part, where the decoder is the encoder's copy
+    x_j    the encoder's part j as it is, where the decoder is the encoder's copy
+    s_j    the deviations of the decoder's own numbers
     m_ji   a number for each channel, where both are of one kind (name and shape); begins at 0
     V_i    [rank, channels of i], begins at random; w_ji a number, R [columns of i, columns of j]
     U_j    [channels of j, rank], begins at 0
@@ -24,12 +26,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mnemoscope.codec.families import native
-from mnemoscope.codec.families._kinds import Kind
+from mnemoscope.codec.families._units import Units
 from mnemoscope.config.sections import PositiveInt
 from mnemoscope.errors import ModelError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.load import Loaded, load
-from mnemoscope.memory.memory import Memory, MemorySpec
+from mnemoscope.memory.memory import Memory
 
 
 class BridgedOptions(native.NativeOptions):
@@ -53,62 +55,63 @@ class Bridge(nn.Module):
     """The map of memories; symbols as at the top of the file.
 
     Args:
-        read, made: what memories it takes and gives.
-        own: whether to each part that it makes the one of the same name is added as it is.
-        generator: of V, and of R between unlike kinds.
+        read, made: models whose memories it takes and gives.
+        own: whether to each part that it gives the one of the same name is added as it is.
+        seed: of V, w, R between unlike kinds, and of what the units are taken from.
     """
 
-    def __init__(self, read: MemorySpec, made: MemorySpec, rank: int, own: bool, generator: torch.Generator):
+    def __init__(self, read: Adapter, made: Adapter, rank: int, own: bool, seed: int):
         super().__init__()
-        self.read, self.made, self.own = Kind.of(read), Kind.of(made), own
-        self.dtype = torch.promote_types(made.parts[0].dtype, torch.float32)
-
-        def zeros(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(shape, dtype=self.dtype))
-
-        def drawn(*shape: int) -> nn.Parameter:
-            # so that what comes out is as large as what goes in
-            return nn.Parameter(torch.randn(shape, generator=generator, dtype=self.dtype) / shape[-1] ** 0.5)
-
+        self.own, self.read = own, Units(read, seed)
+        self.given = None if own else Units(made, seed)
+        generator = torch.Generator().manual_seed(seed)
         self.down, self.up, self.offset = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
         self.mix, self.columns, self.channels = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
-        for i, kind in enumerate(self.read):
-            self.down[str(i)] = drawn(len(kind.parts), rank, kind.channels)
-        parts = sum(len(kind.parts) for kind in self.read)
-        for j, made_kind in enumerate(self.made):
-            p, c, n = made_kind.numbers
-            self.up[str(j)], self.offset[str(j)] = zeros(p, c, rank), zeros(p, c, n)
-            for i, kind in enumerate(self.read):
-                self.mix[f"{j}_{i}"] = drawn(p, len(kind.parts))
-                with torch.no_grad():
-                    self.mix[f"{j}_{i}"] *= (len(kind.parts) / parts) ** 0.5
-                self.columns[f"{j}_{i}"] = (
-                    nn.Parameter(torch.eye(n, dtype=self.dtype))
-                    if kind.columns == n
-                    else nn.Parameter(drawn(n, kind.columns).detach().T.contiguous())
-                )
-                if (kind.name, kind.shape) == (made_kind.name, made_kind.shape):
-                    self.channels[f"{j}_{i}"] = zeros(p, len(kind.parts), c)
+
+        def drawn(*shape: int, inputs: int) -> nn.Parameter:
+            # what comes out of so many inputs is as large as each of them
+            return nn.Parameter(torch.randn(shape, generator=generator) / inputs**0.5)
+
+        for i, kind in enumerate(self.read.kinds):
+            self.down[f"{i}"] = drawn(len(kind.parts), rank, kind.channels, inputs=kind.channels)
+        parts = sum(len(kind.parts) for kind in self.read.kinds)
+        for j, target in enumerate(self.made.kinds):
+            p, c, n = target.numbers
+            self.up[f"{j}"], self.offset[f"{j}"] = _zeros(p, c, rank), _zeros(p, c, n)
+            for i, kind in enumerate(self.read.kinds):
+                self.mix[f"{j}_{i}"] = drawn(p, len(kind.parts), inputs=parts)
+                alike = kind.columns == n
+                self.columns[f"{j}_{i}"] = nn.Parameter(torch.eye(n)) if alike else drawn(kind.columns, n, inputs=n)
+                if (kind.name, kind.shape) == (target.name, target.shape):
+                    self.channels[f"{j}_{i}"] = _zeros(p, len(kind.parts), c)
+
+    @property
+    def made(self) -> Units:
+        """Of the memories that it gives."""
+        return self.given or self.read
 
     def forward(self, memory: Memory) -> Memory:
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
-            return self._map(memory.map(lambda part: part.to(self.dtype)))
+        exact = next(self.parameters())
+        with torch.autocast(exact.device.type, enabled=False):
+            return self._map(memory.map(lambda part: part.to(exact.dtype)))
 
     def _map(self, memory: Memory) -> Memory:
-        read = [kind.stacked(memory) for kind in self.read]
-        codes = [torch.einsum("prc,bpcn->bprn", self.down[str(i)], x) for i, x in enumerate(read)]
+        read = self.read(memory)
+        codes = [torch.einsum("prc,bpcn->bprn", self.down[f"{i}"], z) for i, z in enumerate(read)]
         parts: dict[str, Tensor] = {}
-        for j, kind in enumerate(self.made):
-            code = sum(
-                torch.einsum("jp,bprn,nm->bjrm", self.mix[f"{j}_{i}"], code, self.columns[f"{j}_{i}"])
-                for i, code in enumerate(codes)
-            )
-            y = torch.einsum("jcr,bjrm->bjcm", self.up[str(j)], code) + self.offset[str(j)]
-            for i, x in enumerate(read):
+        for j, target in enumerate(self.made.kinds):
+            y = self.offset[f"{j}"]
+            for i, (z, code) in enumerate(zip(read, codes, strict=True)):
+                mixed = torch.einsum("jp,bprn->bjrn", self.mix[f"{j}_{i}"], code) @ self.columns[f"{j}_{i}"]
+                y = y + torch.einsum("jcr,bjrm->bjcm", self.up[f"{j}"], mixed)
                 if f"{j}_{i}" in self.channels:
-                    y = y + torch.einsum("jpc,bpcn->bjcn", self.channels[f"{j}_{i}"], x)
-            parts |= kind.parted(y)
-        return Memory({name: part + memory[name] for name, part in parts.items()} if self.own else parts)
+                    y = y + torch.einsum("jpc,bpcn->bjcn", self.channels[f"{j}_{i}"], z)
+            parts |= target.parted(y * self.made.deviation(j))
+        return Memory({name: memory[name] + part if self.own else part for name, part in parts.items()})
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape))
 
 
 class Bridged(native.Native):
@@ -133,9 +136,9 @@ class Bridged(native.Native):
     ):
         super().__init__(adapter, bos, eos, options.low_rank, origin)
         self.spec = encoder.spec()
-        generator = torch.Generator().manual_seed(seed)
-        own = options.model is None
-        self.bridge = Bridge(self.spec, adapter.spec(), options.rank, own, generator).to(encoder.device)
+        bridge = Bridge(encoder, adapter, options.rank, options.model is None, seed)
+        # as the memories that it gives
+        self.bridge = bridge.to(device=encoder.device, dtype=adapter.spec().parts[0].dtype)
 
     @classmethod
     def make(cls, encoder: Loaded, bos: int, eos: int, options: Any, seed: int) -> Self:

@@ -2,16 +2,14 @@
 architecture, and corrects what the frozen encoder itself expects of the text.
 
     h_t       what the encoder's head is given after [BOS] x1 ... xt, read from an empty memory: the language model
-    slots     the memory in standard units: of each part one slot for each of its columns (an SSM state of 16 numbers a
-              channel gives 16 slots, a convolution's state one for each token), mapped linearly to the reader's width,
-              the map a part's own, plus a place that is learnt
+    slots     the memory in standard units (_units.py): of each part one slot for each of its columns (an SSM state of
+              16 numbers a channel gives 16 slots, a convolution's state one for each token), mapped linearly to the
+              reader's width, the map a part's own, plus a place that is learnt
     reader    layers over h_t and the embedding of x_t: attention to what it has written, attention to the slots, a map
     logits    head(h_t + W z_t), z_t what the reader ends with; W begins at zero
 
 So it begins as the language model and has only the reading to learn.  The head stays the encoder's: tokens whose rows
 there are equal it cannot tell apart, whatever is in the memory.
-
-A number's standard units are those of its mean and deviation over texts that the encoder itself makes up.
 
 Symbols: B windows, T tokens, S slots, H heads, d width.
 """
@@ -28,17 +26,13 @@ from torch.nn import functional as F
 
 from mnemoscope import config
 from mnemoscope.codec.decoder import Decoder
-from mnemoscope.codec.families._kinds import Kind
+from mnemoscope.codec.families._units import Units
 from mnemoscope.config.sections import PositiveInt
 from mnemoscope.errors import ModelError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.load import Loaded
 from mnemoscope.memory.memory import Memory
 
-#: texts that the encoder makes up to learn how large the numbers of its memory are: so many, of so many tokens
-TEXTS, TOKENS = 64, 32
-#: least deviation of a number, as a share of those of its part: what never changes says nothing
-LEAST = 1e-3
 #: width of a head, where the reader's width is a multiple of it
 HEAD = 64
 
@@ -54,31 +48,25 @@ class Slots(nn.Module):
 
     Args:
         encoder: whose memory it is.
-        generator: of the maps.
+        seed: of the maps, and of what the units are taken from.
     """
 
-    def __init__(self, encoder: Adapter, width: int, generator: torch.Generator):
+    def __init__(self, encoder: Adapter, width: int, seed: int):
         super().__init__()
-        self.kinds = Kind.of(encoder.spec())
+        self.units = Units(encoder, seed)
+        generator = torch.Generator().manual_seed(seed)
         self.maps, self.places = nn.ParameterList(), nn.ParameterList()
-        made_up = _made_up(encoder, generator)
-        for i, kind in enumerate(self.kinds):
+        for kind in self.units.kinds:
             parts, channels, columns = kind.numbers
-            numbers = kind.stacked(made_up)
-            mean, deviation = numbers.mean(0), numbers.std(0)
-            floor = LEAST * deviation.square().mean((1, 2), keepdim=True).sqrt()
-            deviation = deviation.maximum(floor)
-            self.register_buffer(f"mean_{i}", mean)
-            self.register_buffer(f"scale_{i}", torch.where(deviation > 0, 1 / deviation, 1.0))
-            self.maps.append(_drawn(generator, mean.dtype, parts, width, channels))
-            self.places.append(_drawn(generator, mean.dtype, parts, columns, width))
+            self.maps.append(_drawn(generator, parts, width, channels))
+            self.places.append(_drawn(generator, parts, columns, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, memory: Memory) -> Tensor:
-        rows = []
-        for i, (kind, map_, places) in enumerate(zip(self.kinds, self.maps, self.places, strict=True)):
-            numbers = (kind.stacked(memory) - getattr(self, f"mean_{i}")) * getattr(self, f"scale_{i}")
-            rows.append((torch.einsum("pdc,bpcn->bpnd", map_, numbers) + places).flatten(1, 2))
+        rows = [
+            (torch.einsum("pdc,bpcn->bpnd", map_, numbers) + places).flatten(1, 2)
+            for numbers, map_, places in zip(self.units(memory), self.maps, self.places, strict=True)
+        ]
         return self.norm(torch.cat(rows, 1))
 
 
@@ -135,7 +123,6 @@ class Reader(Decoder):
         super().__init__(bos, eos)
         # hidden from the module: neither trained nor saved with it
         self._frozen = (encoder,)
-        generator = torch.Generator().manual_seed(seed)
         embedding = encoder.model.get_input_embeddings()
         given = int(embedding.embedding_dim)
         width = options.width or given
@@ -147,7 +134,7 @@ class Reader(Decoder):
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.slots = Slots(encoder, width, generator)
+            self.slots = Slots(encoder, width, seed)
             self.inwards = nn.Linear(2 * given, width)
             layers = [Layer(width, heads) for _ in range(options.layers)]
             self.norm = nn.LayerNorm(width)
@@ -232,22 +219,9 @@ def _waves(places: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
 
 
-def _drawn(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> nn.Parameter:
+def _drawn(generator: torch.Generator, *shape: int) -> nn.Parameter:
     """Normal numbers that map what is of size 1 to what is of size 1."""
-    return nn.Parameter((torch.randn(shape, generator=generator) / shape[-1] ** 0.5).to(dtype))
-
-
-@torch.no_grad()
-def _made_up(encoder: Adapter, generator: torch.Generator) -> Memory:
-    """The encoder's memories after texts that it has drawn, token by token, from what it expects; the first token of
-    each from all alike."""
-    ids = torch.randint(encoder.vocabulary, (TEXTS, 1), generator=generator).to(encoder.device)
-    memory = encoder.empty(TEXTS)
-    for _ in range(TOKENS):
-        logits, memory = encoder(ids, memory)
-        chances = logits[:, -1].float().softmax(-1).cpu()
-        ids = torch.multinomial(chances, 1, generator=generator).to(encoder.device)
-    return memory
+    return nn.Parameter(torch.randn(shape, generator=generator) / shape[-1] ** 0.5)
 
 
 FAMILY = Reader
