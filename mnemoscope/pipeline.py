@@ -63,7 +63,7 @@ def prepare(shop: Workshop) -> None:
                     condition.windows_to_read(shop.windows.windows[length])
                 ids = torch.zeros(1, 1, dtype=torch.int64, device=shop.accelerator.device)
                 condition.hand_over(shop.loaded.adapter.empty(1), ids, study.seed)
-        tried = {decoder.name: _try(shop, decoder) for decoder in study.decoders}
+        tried = {decoder.name: _try(shop, decoder) for decoder in study.decoders if decoder.of is None}
         origins = {name: origin for name, (_, origin) in tried.items() if origin}
         run.require_same("origins", origins)
         for job in decoders.jobs(study):
@@ -283,19 +283,22 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
         done = 0
         made: tuple[str, dict[str, Any]] | None = None
         loaded: Path | None = None
-        texts = Texts()
+        texts, written_by = Texts(), ""
         with shop.progress.task("reconstructing", total, "tokens") as bar:
             for d, seed, condition, length, target in mine:
                 windows = shop.windows.windows[length]
                 label = f"{d.name} seed {seed} {condition} L={length}"
                 if not target.exists():
-                    folder = decoders.folder_of(d, run.checkpoints)
+                    source = decoders.source(d, study)
+                    folder = decoders.folder_of(source, run.checkpoints)
                     file = decoders.find(folder, seed, plugins.load("condition", condition).trained_as, length)
-                    if (kind := decoders.family_of(d, run.checkpoints)) != made:
+                    if (kind := decoders.family_of(source, run.checkpoints)) != made:
                         writer, made, loaded = Writer(shop.decoder(d).to(shop.accelerator.device).eval()), kind, None
                     if file != loaded:
                         decoders.load_weights(writer.decoder, file)
                         loaded, texts = file, Texts()
+                    if d.search != written_by:
+                        texts, written_by = Texts(), d.search
                     key: dict[str, Any] = {"run": study.name, "model": shop.model_name, "decoder": d.name}
                     key |= {"condition": condition, "length": length, "seed": seed}
                     target.parent.mkdir(exist_ok=True)
@@ -304,7 +307,8 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
                         pq.ParquetWriter(part, schema.arrow("decoded"), compression="zstd") as out,
                     ):
                         seen = 0
-                        for batch in measuring.measure(shop, writer, condition, windows, key, texts):
+                        search = plugins.load("search", d.search)
+                        for batch in measuring.measure(shop, writer, condition, windows, key, texts, search):
                             out.write_table(batch)
                             seen += batch.num_rows
                             bar.at(done + seen * length, label)

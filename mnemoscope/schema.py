@@ -45,7 +45,7 @@ DECODED = [
     Column("char_end", pa.list_(_I), "characters", "end (exclusive) of each token's span in the document [L]"),
     Column("predicted_ids", pa.list_(_I), "", "most likely token at each position under teacher forcing [L]"),
     Column("token_nats", pa.list_(_F), "nats", "teacher-forced -ln p of each true token [L]; EOS is not in it"),
-    Column("reconstruction_ids", pa.list_(_I), "", "greedy output from the memory alone, up to and without EOS"),
+    Column("reconstruction_ids", pa.list_(_I), "", "what was written from the memory alone, up to and without EOS"),
     Column("stopped", _B, "", "whether EOS came before twice the window's length"),
     Column("reference", _S, "", "the window's text, a slice of the document"),
     Column("reconstruction", _S, "", "reconstruction_ids decoded"),
@@ -54,7 +54,12 @@ DECODED = [
 RECONSTRUCTIONS = [
     *_KEY,
     Column("reference", _S, "", "the window's text, a slice of the document"),
-    Column("reconstruction", _S, "", "the greedy reconstruction's text"),
+    Column(
+        "reconstruction",
+        _S,
+        "",
+        "the text that was written back, greedily unless the study names a search",
+    ),
     Column("exact", _B, "", "whether the reconstruction is the window, token for token"),
     Column("rouge1", _F, "fraction", "ROUGE-1 F1 of the texts; NaN if the reference holds no ROUGE token"),
     Column("rouge2", _F, "fraction", "ROUGE-2 F1; NaN if the reference holds no ROUGE bigram"),

@@ -83,7 +83,7 @@ class Workshop:
         Args:
             seed: of its training; it decides what its weights begin as, where those are not a model's.
         """
-        name, options = decoders.family_of(of, self.run.checkpoints)
+        name, options = decoders.family_of(decoders.source(of, self.study), self.run.checkpoints)
         family = plugins.load("family", name)
         drawn = int(np.random.SeedSequence([self.study.seed, seed]).generate_state(1)[0])
         made: Decoder = family.make(self.loaded, *self.special, family.Options.model_validate(options), drawn)
@@ -95,11 +95,16 @@ class Workshop:
         return encode(reader, ids, bos=bos)
 
     @torch.no_grad()
-    def start(self, condition: Condition, ids: Tensor) -> Memory:
-        """What a decoder starts from under a condition, the encoder having read the windows [B, L]."""
+    def start(self, condition: Condition, ids: Tensor, *, draw: int = 0) -> Memory:
+        """What a decoder starts from under a condition, the encoder having read the windows [B, L].
+
+        Args:
+            draw: of what the condition leaves to chance after the reading.  What is handed over to be written back is
+                draw 0; who compares with that must take another, or equal noise would give the window away.
+        """
         encoder, seed = self.loaded.adapter, self.study.seed
         read = self.encode(condition.reader(encoder, seed), ids) if condition.reads else encoder.empty(len(ids))
-        return condition.hand_over(read, ids, seed)
+        return condition.hand_over(read, ids, seed + draw)
 
     def loss(self, condition_name: str) -> Loss:
         """What a decoder that is trained under a condition has to make small."""

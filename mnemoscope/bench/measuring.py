@@ -68,7 +68,7 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
     """Decoders of one family and the same options cost the same."""
     alike: dict[str, list[config.Decoder]] = {}
     for d in shop.study.decoders:
-        alike.setdefault(str(decoders.family_of(d, Path())), []).append(d)
+        alike.setdefault(str(decoders.family_of(decoders.source(d, shop.study), Path())), []).append(d)
     for some in alike.values():
         yield from _of_family(shop, found, some)
 
@@ -141,13 +141,19 @@ def _of_family(shop: Workshop, found: Forecast, some: Sequence[config.Decoder]) 
                     # a decoder that can do it ends with its window; the token that says so is written too
                     ended = writing(ends.get((d.name, condition.trained_as, length), np.array([length + 1])))
                     each += ended
-                    if d.recipe != "trained":
+                    if decoders.source(d, study).recipe != "trained":
                         unending += len(d.seeds) * (writing(np.array([2 * length])) - ended)
                 seconds += len(d.seeds) * each
             known.add(condition.written_as)
             yield Line("reconstruct", f"{d.name}, {name}", tokens, "tokens", seconds)
     if gpu:
         yield Line("reconstruct", "compiling, recording", len(sizes), "batch sizes", beginning)
+    searched = [d.name for d in study.decoders if d.search != "greedy"]
+    if searched:
+        found.assumed.append(
+            f"{', '.join(searched)} write greedily: their searches were not timed. beam:k writes k times as much, and "
+            f"reencode:k:n reads k + n texts a window besides."
+        )
     if unending:
         found.assumed.append(
             f"Decoders that are yet to be trained end each text where its window ends; if none ever does, "
@@ -163,7 +169,7 @@ def _ends(
         (d.name, condition.trained_as): (d, condition)
         for d in alike
         for condition in [plugins.load("condition", name) for name in d.conditions]
-        if d.recipe == "trained"
+        if decoders.source(d, shop.study).recipe == "trained"
     }
     ends: dict[tuple[str, str, int], IntArray] = {}
     cut: set[int] = set()
@@ -177,7 +183,8 @@ def _ends(
                 cut.add(known[0])
                 continue
             began = time.perf_counter()
-            file = decoders.find(decoders.folder_of(d, Path()), d.seeds[0], condition.trained_as, length)
+            folder = decoders.folder_of(decoders.source(d, shop.study), Path())
+            file = decoders.find(folder, d.seeds[0], condition.trained_as, length)
             decoders.load_weights(writer.decoder, file)
             # without a memory all windows are written alike
             some = _spread(shop.windows.windows[length], WRITTEN if condition.reads else 1)

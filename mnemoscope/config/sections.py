@@ -165,6 +165,12 @@ class Decoder(Section):
     conditions: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
     lengths: Lengths | None = Field(None, description="of the study's lengths; all if left out")
     weights: str | None = Field(None, description="recipe trained: embedded name, or a folder of trained decoders")
+    of: str | None = Field(
+        None, description="recipe trained: another decoder of this study, whose weights these are: for another search"
+    )
+    search: str = Field(
+        "greedy", description="how what is written back is chosen: a file in codec/search/, such as greedy or beam:4"
+    )
     tokens: PositiveInt | None = Field(None, description="window tokens of training in all, over all lengths")
     batch_tokens: PositiveInt | None = Field(None, description="window tokens in a step")
     growth: Fraction | None = Field(
@@ -194,14 +200,14 @@ class Decoder(Section):
         if given and self.recipe != "growing":
             raise ValueError(f"recipe {self.recipe!r} has no {', '.join(given)}: leave it out")
         if self.recipe == "trained":
-            if self.weights is None:
-                raise ValueError("recipe 'trained' needs weights")
+            if (self.weights is None) == (self.of is None):
+                raise ValueError("recipe 'trained' needs either weights, or of (another decoder of the study)")
             if any(v is not None for v in (self.tokens, self.batch_tokens, self.optimiser)):
                 raise ValueError("recipe 'trained' trains nothing: leave out tokens, batch_tokens and optimiser")
             if self.family != "native" or self.options is not None:
                 raise ValueError("recipe 'trained' has what its weights were trained as: leave out family and options")
-        elif self.weights is not None:
-            raise ValueError(f"recipe {self.recipe!r} starts from the encoder's weights: leave out weights")
+        elif (self.weights, self.of) != (None, None):
+            raise ValueError(f"recipe {self.recipe!r} starts from the encoder's weights: leave out weights and of")
         elif None in (self.tokens, self.batch_tokens, self.optimiser):
             raise ValueError(f"recipe {self.recipe!r} needs tokens, batch_tokens and optimiser")
         return self

@@ -144,8 +144,14 @@ def _damaged(file: Path, problem: str) -> ModelError:
     return ModelError(f"damaged ({problem})", remedy="Train these decoders anew", file=file)
 
 
+def source(decoder: config.Decoder, study: config.Study) -> config.Decoder:
+    """The decoder whose weights a decoder has: another of the study (``of``), or itself."""
+    return next((d for d in study.decoders if d.name == decoder.of), decoder)
+
+
 def folder_of(decoder: config.Decoder, checkpoints: Path) -> Path:
-    """Where the weights of a study's decoder lie: the run's checkpoints, the package, or a folder.
+    """Where the weights of a study's decoder lie that has its own (:func:`source`): the run's checkpoints, the package,
+    or a folder.
 
     Raises:
         ModelError: recipe ``trained`` names no such folder.
@@ -168,10 +174,24 @@ def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: confi
 
     Args:
         encoder: digest of the study's encoder.
+
+    Raises:
+        ModelError: they do.
+        ConfigError: they are another decoder's of the study, which is not trained under some condition.
     """
     if decoder.recipe != "trained":
         return
-    folder = folder_of(decoder, checkpoints)
+    other = source(decoder, study)
+    if other.recipe != "trained":
+        trained = {plugins.load("condition", c).trained_as for c in other.conditions}
+        lacking = [c for c in decoder.conditions if plugins.load("condition", c).trained_as not in trained]
+        if lacking:
+            raise ConfigError(
+                f"decoder {decoder.name!r} is {other.name!r}, which no condition trains for {', '.join(lacking)}",
+                remedy=f"Add it to the conditions of {other.name!r}, or leave it out",
+            )
+        return
+    folder = folder_of(other, checkpoints)
     about = folder / "decoder.json"
     if _read(about)["encoder"] != encoder:
         raise ModelError(
