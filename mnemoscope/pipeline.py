@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mnemoscope import config, measuring, plugins, schema
+from mnemoscope import config, learning, measuring, plugins, schema
 from mnemoscope.codec.generate import Texts, Writer
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
@@ -204,6 +204,7 @@ def train(shop: Workshop, only: str = "") -> None:
                     lengths = decoders.lengths_of(decoder, study)
                     decoders.describe(folder, decoder, lengths, shop.loaded.digest, origin)
             _gather_curves(run)
+            learning.gather(run)
     if main and run.is_done("train"):
         checkpoint.discard(run.checkpoints / "training")
 
@@ -226,6 +227,10 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     if decoder.origin:
         identity += f" from {decoder.origin}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
+    watched = job.decoder.evaluate
+    curves = None
+    if watched is not None:
+        curves = learning.Learning(shop, job, decoder, learning.windows_of(shop, watched), unfinished)
     with shop.progress.task(f"training {job.decoder.name}/{job.name}", plan.tokens, "tokens") as bar:
         curve = fit(
             decoder,
@@ -238,11 +243,15 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
             accelerator=shop.accelerator,
             row=row,
             progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
+            look=None if curves is None else curves.look,
+            at=() if watched is None else plan.points(watched.times, watched.first),
         )
     decoder.end_training()
     if shop.accelerator.is_main_process:
         target = job.weights(run.checkpoints)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if curves is not None:
+            curves.save(target.with_suffix(".learning.parquet"))
         checkpoint.save_curve(curve, target.with_suffix(".curve.parquet"))
         checkpoint.save_weights(decoder, target)
         checkpoint.discard(unfinished)
@@ -330,13 +339,15 @@ def score(shop: Workshop) -> None:
 
 def estimate(shop: Workshop) -> None:
     """Ratios of sums over documents with their intervals, and the differences that the study asks for; writes
-    estimates.parquet and effects.parquet."""
+    estimates.parquet and effects.parquet, and convergence.parquet where training was evaluated."""
+    from mnemoscope.stats.convergence import converge
     from mnemoscope.stats.effects import effects
     from mnemoscope.stats.estimate import estimate as make
 
     with shop.run.stage("estimate"):
         make(shop.run.path, shop.study)
         effects(shop.run.path, shop.study)
+        converge(shop.run.path, shop.study)
 
 
 def report(shop: Workshop, markdown: Path | None = None) -> None:

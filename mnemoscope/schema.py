@@ -155,6 +155,30 @@ CURVES = [
     Column("seconds", _F, "s", "wall time of training so far, interruptions left out"),
 ]
 
+LEARNING = [
+    *(c for c in _KEY if c.name in ("run", "model", "decoder", "condition", "length", "seed", "doc_id", "dialect")),
+    Column("step", _I, "steps", "optimiser steps done; 0 before the first"),
+    Column(
+        "tokens", pa.int64(), "tokens", "window tokens that the decoder was trained on by then, all lengths together"
+    ),
+    Column("n_tokens", pa.int64(), "tokens", "tokens of the document's windows of this length"),
+    Column("nats", pa.float64(), "nats", "sum of their teacher-forced -ln p; EOS is not in it"),
+]
+
+CONVERGENCE = [
+    *(c for c in ESTIMATES if c.name in ("run", "model", "decoder", "condition", "seed", "metric", "unit", "length")),
+    Column(
+        "kind",
+        _S,
+        "",
+        "learning (after so many tokens of training), asymptote (after infinitely many, extrapolated), prequential (of "
+        "the code that learns as it goes, over all tokens)",
+    ),
+    Column("tokens", pa.int64(), "tokens", "of training, all lengths together; null for an asymptote"),
+    *(c for c in ESTIMATES if c.name in ("value", "low", "high", "confidence", "n_tokens", "n_documents")),
+    Column("method", _S, "", "how value and interval were made; of an asymptote that is NaN, why it is not known"),
+]
+
 SPANS = [
     Column("doc_id", _S, "", "document"),
     Column("char_start", _I, "characters", "start of the span"),
@@ -202,6 +226,8 @@ TABLES: dict[str, list[Column]] = {
     "estimates": ESTIMATES,
     "effects": EFFECTS,
     "curves": CURVES,
+    "learning": LEARNING,
+    "convergence": CONVERGENCE,
     "annotations": SPANS,
     "counts": COUNTS,
     "certificate": CERTIFICATE,

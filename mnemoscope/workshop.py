@@ -39,6 +39,7 @@ class Workshop:
                 file=run.path / "study.toml",
             )
         self.model_name, self.windows_config = self.study.model.name, self.study.windows
+        self._cut: dict[int | None, WindowSet] = {}
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -65,17 +66,22 @@ class Workshop:
     def special(self) -> tuple[int, int]:
         return special_tokens(self.tokenizer, self.loaded.adapter.model.config)
 
-    @cached_property
+    @property
     def windows(self) -> WindowSet:
-        w = self.windows_config
-        return cut(
-            corpora.read(self.study.text.measure),
-            self.loaded.tokenizer,
-            w.lengths,
-            w.prefix,
-            seed=self.study.seed,
-            tokens_per_length=w.tokens_per_length,
-        )
+        return self.cut(self.windows_config.tokens_per_length)
+
+    def cut(self, tokens_per_length: int | None) -> WindowSet:
+        """The study's windows, if they were to be so many; fewer of them are some of those that more would be."""
+        if tokens_per_length not in self._cut:
+            self._cut[tokens_per_length] = cut(
+                corpora.read(self.study.text.measure),
+                self.loaded.tokenizer,
+                self.windows_config.lengths,
+                self.windows_config.prefix,
+                seed=self.study.seed,
+                tokens_per_length=tokens_per_length,
+            )
+        return self._cut[tokens_per_length]
 
     def decoder(self, of: config.Decoder, seed: int = 0) -> Decoder:
         """A fresh decoder, of the family that a section of the study asks for.

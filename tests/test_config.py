@@ -87,11 +87,20 @@ shares = [2.0]
 balance = 0.75
 checkpoint_every = 7
 optimiser = {{ {OPTIMISER} }}
+evaluate = {{ tokens = 100, times = 3, first = 0.1 }}
 
 [[decoders]]
 name = "two"
 recipe = "trained"
 weights = "mamba-nano"
+seeds = [0]
+conditions = ["wrong"]
+
+[[decoders]]
+name = "three"
+recipe = "trained"
+of = "two"
+search = "beam:4"
 seeds = [0]
 conditions = ["wrong"]
 

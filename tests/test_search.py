@@ -105,8 +105,10 @@ class TestBeam:
 
 @pytest.mark.parametrize(
     "spelt",
-    ["beam", "beam:", "beam:0", "beam:04", "beam:-1", "beam:2:3", "greedy:1", "greedy:", "reencode", "reencode:0"]
-    + ["reencode:2:0", "reencode:2:", "reencode:2:3:4", "beams:2"],
+    [
+        *("beam", "beam:", "beam:0", "beam:04", "beam:-1", "beam:2:3", "beams:2", "greedy:1", "greedy:"),
+        *("reencode", "reencode:0", "reencode:2:0", "reencode:2:", "reencode:2:3:4"),
+    ],
 )
 def test_what_is_no_search_is_refused(spelt: str) -> None:
     with pytest.raises(ConfigError):
@@ -144,7 +146,7 @@ class TestReencode:
         assert self.write("reencode:2", toy) == self.windows.tolist()
 
     def test_changes_find_the_window_where_no_candidate_is_it(self) -> None:
-        """One candidate, two doubtful tokens: 2 for 9 and 7 for 3, the first window needs one change after the other."""
+        """One candidate, and 9 for 2 and 7 for 3: the first window needs one change after the other."""
         toy = Doubting({3: 7, 2: 9})
         assert self.write("reencode:1", toy) == self.write("greedy", toy) != self.windows.tolist()
         assert self.write("reencode:1:64", toy) == self.windows.tolist()

@@ -152,6 +152,20 @@ class Optimiser(Section):
         return values
 
 
+class Evaluate(Section):
+    """How often a decoder is measured on text.measure while it is trained: learning.parquet, convergence.parquet."""
+
+    tokens: PositiveInt = Field(
+        description="of each length, at most; of the study's windows, drawn evenly over documents"
+    )
+    times: Annotated[int, Field(ge=2)] = Field(
+        description="points, at tokens in geometric progression up to the last; one more is before the first step"
+    )
+    first: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of the training's tokens at the first of them"
+    )
+
+
 class Decoder(Section):
     """One way of making decoders, and the conditions they are measured under."""
 
@@ -186,6 +200,7 @@ class Decoder(Section):
     )
     optimiser: Optimiser | None = None
     checkpoint_every: PositiveInt = Field(200, description="steps")
+    evaluate: Evaluate | None = Field(None, description="learning curves of held-out text; none if left out")
 
     @model_validator(mode="before")
     @classmethod
@@ -202,8 +217,8 @@ class Decoder(Section):
         if self.recipe == "trained":
             if (self.weights is None) == (self.of is None):
                 raise ValueError("recipe 'trained' needs either weights, or of (another decoder of the study)")
-            if any(v is not None for v in (self.tokens, self.batch_tokens, self.optimiser)):
-                raise ValueError("recipe 'trained' trains nothing: leave out tokens, batch_tokens and optimiser")
+            if any(v is not None for v in (self.tokens, self.batch_tokens, self.optimiser, self.evaluate)):
+                raise ValueError("recipe 'trained' trains nothing: leave out tokens, batch_tokens, optimiser, evaluate")
             if self.family != "native" or self.options is not None:
                 raise ValueError("recipe 'trained' has what its weights were trained as: leave out family and options")
         elif (self.weights, self.of) != (None, None):

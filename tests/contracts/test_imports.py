@@ -14,7 +14,8 @@ import mnemoscope
 
 #: from the top down: a module imports from its own layer and from those after it
 LAYERS = (
-    *("cli", "bench", "pretraining", "certificate", "pipeline", "report", "stats", "measuring", "workshop", "controls"),
+    *("cli", "bench", "pretraining", "certificate", "pipeline", "report", "stats"),
+    *("learning", "measuring", "workshop", "controls"),
     *("annotate", "score", "train", "codec"),
     *(
         "frequency",
