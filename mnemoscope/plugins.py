@@ -1,8 +1,9 @@
 """Finding a plug-in: one file in one folder, found by its name.
 
 A new architecture is a file in ``memory/``, a condition one in ``controls/``, a metric one in
-``score/metrics/``, an annotation one in ``annotate/``, a search one in ``codec/search/``.  The file exposes the plug-in
-under the attribute named in ``KINDS``; nothing is registered anywhere, and nothing is imported until it is asked for.
+``score/metrics/``, an annotation one in ``annotate/``, a search one in ``codec/search/``, a family of decoders
+one in ``codec/families/``.  The file exposes the plug-in under the attribute named in ``KINDS``; nothing is
+registered anywhere, and nothing is imported until it is asked for.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ windows first::
     state = decoder.start(memory, room=2 * length)
     logits, state = decoder.step(state, bos)       # [B, V], and the state that has seen it
     logits, state = decoder.step(state, chosen)
-    state = state.rows(beams)                      # reordered, repeated or left out, as a search wants its rows
+    state = state.rows(beams)                      # its rows in another order, repeated or left out
 
 Symbols: B windows, L tokens, V vocabulary, d width of the language model.
 """

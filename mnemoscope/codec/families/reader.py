@@ -58,8 +58,9 @@ class Slots(nn.Module):
         self.maps, self.places = nn.ParameterList(), nn.ParameterList()
         for kind in self.units.kinds:
             parts, channels, columns = kind.numbers
-            self.maps.append(_drawn(generator, parts, width, channels))
-            self.places.append(_drawn(generator, parts, columns, width))
+            # of the size of the places
+            self.maps.append(nn.Parameter(torch.randn(parts, width, channels, generator=generator) / channels**0.5))
+            self.places.append(nn.Parameter(torch.randn(parts, columns, width, generator=generator)))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, memory: Memory) -> Tensor:
@@ -217,11 +218,6 @@ def _waves(places: Tensor, width: int) -> Tensor:
     rates = torch.exp(torch.arange(0, even, 2, device=places.device) * (-math.log(10_000.0) / even))
     angles = places.unsqueeze(-1) * rates
     return torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
-
-
-def _drawn(generator: torch.Generator, *shape: int) -> nn.Parameter:
-    """Normal numbers that map what is of size 1 to what is of size 1."""
-    return nn.Parameter(torch.randn(shape, generator=generator) / shape[-1] ** 0.5)
 
 
 FAMILY = Reader
