@@ -14,6 +14,7 @@ from torch import Tensor
 from mnemoscope import config, plugins
 from mnemoscope.codec.decoder import Decoder, encode
 from mnemoscope.codec.generate import Writer
+from mnemoscope.codec.search._judge import Judge
 from mnemoscope.memory.load import Loaded
 from mnemoscope.memory.memory import Memory
 from mnemoscope.train import checkpoint
@@ -52,6 +53,14 @@ def disturbed(decoder: Decoder, by: float = 0.1) -> Decoder:
 def windows(rows: int, length: int) -> Tensor:
     """Ids that are neither BOS nor EOS."""
     return tiny.ids(rows, length) % (tiny.SIZES["vocab_size"] - 2) + 2
+
+
+def nats_of(decoder: Decoder, memory: Memory, ids: list[int], stopped: bool) -> float:
+    """-ln p of a text, and of its EOS where it stopped."""
+    with torch.no_grad():
+        hidden = decoder.hidden(memory, torch.tensor([[BOS, *ids]]))
+        likely = decoder.language.head(hidden)[0].log_softmax(-1)
+    return -sum(float(likely[place, token]) for place, token in enumerate([*ids, EOS][: len(ids) + stopped]))
 
 
 def written_without_a_state(decoder: Decoder, memory: Memory, steps: int) -> Tensor:
@@ -196,6 +205,24 @@ class TestEveryFamily:
                 until = row.index(EOS) if EOS in row else None
                 assert (found.ids, found.stopped) == (row[:until], until is not None)
         assert len({tuple(row) for row in expected.tolist()}) > 1
+
+    @pytest.mark.parametrize("search", ["beam:1", "beam:3", "reencode:2:4"])
+    def test_every_search_goes_by_its_states(self, family: str, architecture: str, search: str) -> None:
+        """A beam of one is greedy; a wider one writes what is no less likely; a re-encoding one ends."""
+        encoder, ids, length = loaded(architecture), windows(3, 4), 4
+        decoder, memory = disturbed(make(family, encoder), 0.4), encode(encoder.adapter, ids)
+        writer = Writer(decoder)
+        judge = Judge(lambda texts: encode(encoder.adapter, texts), lambda: [memory])
+        found = plugins.load("search", search).write(writer, memory, length, judge)
+        greedy = writer.write(memory, length)
+        assert len(found) == 3
+        if search == "beam:1":
+            assert found == greedy
+        if search == "beam:3":
+            for row, (one, other) in enumerate(zip(found, greedy, strict=True)):
+                own = memory.rows(torch.tensor([row]))
+                nats = [nats_of(decoder, own, w.ids, w.stopped) for w in (one, other)]
+                assert nats[0] <= nats[1] + 1e-4
 
     def test_saved_and_loaded_it_is_the_same(self, family: str, architecture: str, tmp_path: Path) -> None:
         from mnemoscope.train import decoders
