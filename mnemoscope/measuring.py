@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +14,12 @@ import torch
 
 from mnemoscope import plugins, schema
 from mnemoscope.codec.generate import Reconstruction, Texts, Writer
+from mnemoscope.codec.search import Search
+from mnemoscope.codec.search._judge import SAMPLE, Judge
+from mnemoscope.codec.search.greedy import SEARCH as GREEDY
+from mnemoscope.controls import Condition
 from mnemoscope.errors import RunError
+from mnemoscope.memory.memory import Memory
 from mnemoscope.types import IntArray, Window
 from mnemoscope.workshop import Workshop
 
@@ -32,16 +38,37 @@ def batch_windows(shop: Workshop, length: int) -> int:
     return max(1, min(most, shop.study.compute.batch_tokens) // length)
 
 
+def judge(shop: Workshop, condition: Condition, windows: Sequence[Window]) -> Judge:
+    """Of texts that may be windows of this length, by their memories under the condition."""
+    device, length = shop.accelerator.device, windows[0].length
+    read = functools.partial(shop.start, condition, draw=1)
+
+    def sample() -> Iterator[Memory]:
+        some = [windows[i] for i in np.linspace(0, len(windows) - 1, min(SAMPLE, len(windows))).astype(int)]
+        size = batch_windows(shop, length)
+        for first in range(0, len(some), size):
+            yield read(torch.from_numpy(np.stack([w.token_ids for w in some[first : first + size]])).to(device))
+
+    return Judge(read, sample)
+
+
 def measure(
-    shop: Workshop, writer: Writer, condition_name: str, windows: Sequence[Window], key: dict[str, Any], texts: Texts
+    shop: Workshop,
+    writer: Writer,
+    condition_name: str,
+    windows: Sequence[Window],
+    key: dict[str, Any],
+    texts: Texts,
+    search: Search = GREEDY,
 ) -> Iterator[pa.Table]:
-    """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows, and so is the decoder
-    whose ``texts`` are given."""
+    """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows, and so are the decoder
+    and the search whose ``texts`` are given."""
     decoder, device = writer.decoder, shop.accelerator.device
     condition = plugins.load("condition", condition_name)
     read = condition.windows_to_read(windows)
     length = windows[0].length
     held = texts.held(condition.written_as, length)
+    judging = judge(shop, condition, windows)
     size = batch_windows(shop, length)
     done = 0
     while done < len(windows):
@@ -55,12 +82,12 @@ def measure(
             predictions = predicted.cpu().numpy()
             # while it predicts the window's own tokens, what it writes is these
             ends = np.pad(ids, ((0, 0), (0, 1)), constant_values=decoder.eos)
-            for row in np.flatnonzero((predictions == ends).all(1)):
+            for row in np.flatnonzero((predictions == ends).all(1) & search.follows):
                 held[names[row]] = Reconstruction(ids[row].tolist(), True)
             # the first row of each text that is missing
             rows = list({name: row for row, name in reversed([*enumerate(names)]) if name not in held}.values())
             if rows:
-                new = writer.write(memory.rows(torch.tensor(rows, device=device)), length)
+                new = search.write(writer, memory.rows(torch.tensor(rows, device=device)), length, judging)
                 held.update(zip((names[row] for row in rows), new, strict=True))
             written = [held[name] for name in names]
         except torch.OutOfMemoryError as error:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mnemoscope import config, measuring, plugins, schema
+from mnemoscope import config, learning, measuring, plugins, schema
 from mnemoscope.codec.generate import Texts, Writer
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
@@ -64,6 +64,9 @@ def prepare(shop: Workshop) -> None:
                     condition.windows_to_read(shop.windows.windows[length])
                 ids = torch.zeros(1, 1, dtype=torch.int64, device=shop.accelerator.device)
                 condition.hand_over(shop.loaded.adapter.empty(1), ids, study.seed)
+        tried = {decoder.name: _try(shop, decoder) for decoder in study.decoders if decoder.of is None}
+        origins = {name: origin for name, (_, origin) in tried.items() if origin}
+        run.require_same("origins", origins)
         for job in decoders.jobs(study):
             job.plan(study.seed).require_shares(shop.accelerator.num_processes)
         accounts = [asdict(a) for a in shop.windows.accounts.values()]
@@ -74,15 +77,29 @@ def prepare(shop: Workshop) -> None:
                     f"window of that length"
                 )
         annotate_windows(shop)
-        run.require_room(_room(shop, sum(i.text_bytes for i in inputs)))
+        run.require_room(_room(shop, sum(i.text_bytes for i in inputs), max(size for size, _ in tried.values())))
         run.note(
             inputs=[asdict(i) for i in inputs],
             encoder=shop.loaded.digest,
+            origins=origins,
             continuity=asdict(found),
             windows=accounts,
             memory={"numbers": shop.loaded.adapter.spec().numbers, "bytes": shop.loaded.adapter.spec().bytes},
             parameters=sum(p.numel() for p in shop.loaded.adapter.parameters()),
         )
+
+
+def _try(shop: Workshop, decoder: config.Decoder) -> tuple[int, str]:
+    """Makes a decoder once before it is needed: its parameters, and the digest of the model that it begins as, empty if
+    that is the encoder."""
+    name, options = decoders.family_of(decoder, shop.run.checkpoints)
+    if name == "native":
+        return sum(p.numel() for p in shop.loaded.adapter.parameters()), ""
+    made = shop.decoder(decoder)
+    if made.origin:
+        continuity.require(made.language, options["model"])
+    decoders.require_origin(decoder, shop.run.checkpoints, made.origin)
+    return sum(p.numel() for p in made.parameters()), made.origin
 
 
 def annotate_windows(shop: Workshop) -> None:
@@ -130,10 +147,14 @@ def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:
         yield item
 
 
-def _room(shop: Workshop, text_bytes: int) -> int:
+def _room(shop: Workshop, text_bytes: int, parameters: int) -> int:
     """Bytes that the run may still take: weights and optimiser of each decoder in training, weights of each trained
-    one, training text as tokens (at most as many bytes as the text), records at a generous 200 bytes a token."""
-    weights = sum(p.numel() * 4 for p in shop.loaded.adapter.parameters())
+    one, training text as tokens (at most as many bytes as the text), records at a generous 200 bytes a token.
+
+    Args:
+        parameters: of the largest decoder.
+    """
+    weights = 4 * parameters
     trained = [job for job in decoders.jobs(shop.study) if not job.weights(shop.run.checkpoints).exists()]
     measured = sum(len(d.seeds) * len(d.conditions) for d in shop.study.decoders)
     tokens = sum(a.windows * a.length for a in shop.windows.accounts.values())
@@ -180,8 +201,11 @@ def train(shop: Workshop, only: str = "") -> None:
             for decoder in study.decoders:
                 if decoder.recipe != "trained":
                     folder = decoders.folder_of(decoder, run.checkpoints)
-                    decoders.describe(folder, decoder, decoders.lengths_of(decoder, study), shop.loaded.digest)
+                    origin = run.manifest["origins"].get(decoder.name, "")
+                    lengths = decoders.lengths_of(decoder, study)
+                    decoders.describe(folder, decoder, lengths, shop.loaded.digest, origin)
             _gather_curves(run)
+            learning.gather(run)
     if main and run.is_done("train"):
         checkpoint.discard(run.checkpoints / "training")
 
@@ -197,10 +221,17 @@ def _named(only: str, things: dict[str, _T], run: RunDir) -> list[_T]:
 def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
     run, study = shop.run, shop.study
     plan = job.plan(study.seed)
-    decoder = shop.decoder()
+    decoder = shop.decoder(job.decoder, job.seed)
+    decoder.begin_training()
     unfinished = job.weights(run.checkpoints / "training").with_suffix("")
     identity = f"{study.digest(analysis=False)} {shop.loaded.digest} {job.decoder.name}/{job.name}"
+    if decoder.origin:
+        identity += f" from {decoder.origin}"
     row = {"run": study.name, "decoder": job.decoder.name, "condition": job.condition, "seed": job.seed}
+    watched = job.decoder.evaluate
+    curves = None
+    if watched is not None:
+        curves = learning.Learning(shop, job, decoder, learning.windows_of(shop, watched), unfinished)
     name = f"{job.decoder.name}/{job.name}"
     with (
         shop.progress.task(f"training {name}", plan.tokens, "tokens") as bar,
@@ -218,10 +249,15 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
             row=row,
             progress=lambda seen, _, nats: bar.at(seen, f"{nats:.3f} nats/token"),
             log=log,
+            look=None if curves is None else curves.look,
+            at=() if watched is None else plan.points(watched.times, watched.first),
         )
+    decoder.end_training()
     if shop.accelerator.is_main_process:
         target = job.weights(run.checkpoints)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if curves is not None:
+            curves.save(target.with_suffix(".learning.parquet"))
         checkpoint.save_curve(curve, target.with_suffix(".curve.parquet"))
         checkpoint.save_weights(decoder, target)
         checkpoint.discard(unfinished)
@@ -260,20 +296,24 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
     with run.stage("reconstruct", unfinished, device=shop.device_name):
         total = sum(length * len(shop.windows.windows[length]) for *_, length, _ in mine)
         done = 0
-        decoder = shop.decoder().to(shop.accelerator.device).eval()
-        writer = Writer(decoder)
+        made: tuple[str, dict[str, Any]] | None = None
         loaded: Path | None = None
-        texts = Texts()
+        texts, written_by = Texts(), ""
         with shop.progress.task("reconstructing", total, "tokens") as bar:
             for d, seed, condition, length, target in mine:
                 windows = shop.windows.windows[length]
                 label = f"{d.name} seed {seed} {condition} L={length}"
                 if not target.exists():
-                    folder = decoders.folder_of(d, run.checkpoints)
+                    source = decoders.source(d, study)
+                    folder = decoders.folder_of(source, run.checkpoints)
                     file = decoders.find(folder, seed, plugins.load("condition", condition).trained_as, length)
+                    if (kind := decoders.family_of(source, run.checkpoints)) != made:
+                        writer, made, loaded = Writer(shop.decoder(d).to(shop.accelerator.device).eval()), kind, None
                     if file != loaded:
-                        decoders.load_weights(decoder, file)
+                        decoders.load_weights(writer.decoder, file)
                         loaded, texts = file, Texts()
+                    if d.search != written_by:
+                        texts, written_by = Texts(), d.search
                     key: dict[str, Any] = {"run": study.name, "model": shop.model_name, "decoder": d.name}
                     key |= {"condition": condition, "length": length, "seed": seed}
                     target.parent.mkdir(exist_ok=True)
@@ -282,7 +322,8 @@ def reconstruct(shop: Workshop, only: str = "") -> None:
                         pq.ParquetWriter(part, schema.arrow("decoded"), compression="zstd") as out,
                     ):
                         seen = 0
-                        for batch in measuring.measure(shop, writer, condition, windows, key, texts):
+                        search = plugins.load("search", d.search)
+                        for batch in measuring.measure(shop, writer, condition, windows, key, texts, search):
                             out.write_table(batch)
                             seen += batch.num_rows
                             bar.at(done + seen * length, label)
@@ -304,13 +345,15 @@ def score(shop: Workshop) -> None:
 
 def estimate(shop: Workshop) -> None:
     """Ratios of sums over documents with their intervals, and the differences that the study asks for; writes
-    estimates.parquet and effects.parquet."""
+    estimates.parquet and effects.parquet, and convergence.parquet where training was evaluated."""
+    from mnemoscope.stats.convergence import converge
     from mnemoscope.stats.effects import effects
     from mnemoscope.stats.estimate import estimate as make
 
     with shop.run.stage("estimate"):
         make(shop.run.path, shop.study)
         effects(shop.run.path, shop.study)
+        converge(shop.run.path, shop.study)
 
 
 def report(shop: Workshop, markdown: Path | None = None) -> None:

@@ -1,8 +1,9 @@
 """Finding a plug-in: one file in one folder, found by its name.
 
 A new architecture is a file in ``memory/``, a condition one in ``controls/``, a metric one in
-``score/metrics/``, an annotation one in ``annotate/``.  The file exposes the plug-in under the attribute
-named in ``KINDS``; nothing is registered anywhere, and nothing is imported until it is asked for.
+``score/metrics/``, an annotation one in ``annotate/``, a search one in ``codec/search/``, a family of decoders
+one in ``codec/families/``.  The file exposes the plug-in under the attribute named in ``KINDS``; nothing is
+registered anywhere, and nothing is imported until it is asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "memory": ("mnemoscope.memory.architectures", "ARCHITECTURE"),
     "condition": ("mnemoscope.controls", "CONDITION"),
     "metric": ("mnemoscope.score.metrics", "METRIC"),
+    "search": ("mnemoscope.codec.search", "SEARCH"),
     "annotation": ("mnemoscope.annotate", "ANNOTATION"),
+    "family": ("mnemoscope.codec.families", "FAMILY"),
 }
 
 
@@ -30,12 +33,13 @@ def names(kind: str) -> list[str]:
 
 
 def load(kind: str, name: str) -> Any:
-    """The plug-in ``name`` of ``kind``; for a condition, as it is spelt in a study (:func:`mnemoscope.controls.read`).
+    """The plug-in ``name`` of ``kind``; for a condition or a search, as it is spelt in a study
+    (:func:`mnemoscope.controls.read`, :func:`mnemoscope.codec.search.read`).
 
     Raises:
         ConfigError: no such plug-in.
     """
-    if kind == "condition":
+    if kind in ("condition", "search"):
         return importlib.import_module(KINDS[kind][0]).read(name)
     return find(kind, name)
 

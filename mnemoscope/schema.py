@@ -45,7 +45,7 @@ DECODED = [
     Column("char_end", pa.list_(_I), "characters", "end (exclusive) of each token's span in the document [L]"),
     Column("predicted_ids", pa.list_(_I), "", "most likely token at each position under teacher forcing [L]"),
     Column("token_nats", pa.list_(_F), "nats", "teacher-forced -ln p of each true token [L]; EOS is not in it"),
-    Column("reconstruction_ids", pa.list_(_I), "", "greedy output from the memory alone, up to and without EOS"),
+    Column("reconstruction_ids", pa.list_(_I), "", "what was written from the memory alone, up to and without EOS"),
     Column("stopped", _B, "", "whether EOS came before twice the window's length"),
     Column("reference", _S, "", "the window's text, a slice of the document"),
     Column("reconstruction", _S, "", "reconstruction_ids decoded"),
@@ -54,7 +54,12 @@ DECODED = [
 RECONSTRUCTIONS = [
     *_KEY,
     Column("reference", _S, "", "the window's text, a slice of the document"),
-    Column("reconstruction", _S, "", "the greedy reconstruction's text"),
+    Column(
+        "reconstruction",
+        _S,
+        "",
+        "the text that was written back, greedily unless the study names a search",
+    ),
     Column("exact", _B, "", "whether the reconstruction is the window, token for token"),
     Column("rouge1", _F, "fraction", "ROUGE-1 F1 of the texts; NaN if the reference holds no ROUGE token"),
     Column("rouge2", _F, "fraction", "ROUGE-2 F1; NaN if the reference holds no ROUGE bigram"),
@@ -211,6 +216,30 @@ CURVES = [
     Column("seconds", _F, "s", "wall time of training so far, interruptions left out"),
 ]
 
+LEARNING = [
+    *(c for c in _KEY if c.name in ("run", "model", "decoder", "condition", "length", "seed", "doc_id", "dialect")),
+    Column("step", _I, "steps", "optimiser steps done; 0 before the first"),
+    Column(
+        "tokens", pa.int64(), "tokens", "window tokens that the decoder was trained on by then, all lengths together"
+    ),
+    Column("n_tokens", pa.int64(), "tokens", "tokens of the document's windows of this length"),
+    Column("nats", pa.float64(), "nats", "sum of their teacher-forced -ln p; EOS is not in it"),
+]
+
+CONVERGENCE = [
+    *(c for c in ESTIMATES if c.name in ("run", "model", "decoder", "condition", "seed", "metric", "unit", "length")),
+    Column(
+        "kind",
+        _S,
+        "",
+        "learning (after so many tokens of training), asymptote (after infinitely many, extrapolated), prequential (of "
+        "the code that learns as it goes, over all tokens)",
+    ),
+    Column("tokens", pa.int64(), "tokens", "of training, all lengths together; null for an asymptote"),
+    *(c for c in ESTIMATES if c.name in ("value", "low", "high", "confidence", "n_tokens", "n_documents")),
+    Column("method", _S, "", "how value and interval were made; of an asymptote that is NaN, why it is not known"),
+]
+
 SPANS = [
     Column("doc_id", _S, "", "document"),
     Column("char_start", _I, "characters", "start of the span"),
@@ -259,6 +288,8 @@ TABLES: dict[str, list[Column]] = {
     "effects": EFFECTS,
     "compare": COMPARE,
     "curves": CURVES,
+    "learning": LEARNING,
+    "convergence": CONVERGENCE,
     "annotations": SPANS,
     "counts": COUNTS,
     "certificate": CERTIFICATE,

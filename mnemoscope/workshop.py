@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mnemoscope import plugins
+from mnemoscope import config, plugins
 from mnemoscope.codec.decoder import Decoder, encode
 from mnemoscope.controls import Condition
 from mnemoscope.errors import ConfigError
@@ -20,6 +21,7 @@ from mnemoscope.progress import Progress, Silent
 from mnemoscope.rundir import RunDir
 from mnemoscope.text import corpora
 from mnemoscope.text.windows import WindowSet, cut
+from mnemoscope.train import decoders
 from mnemoscope.train.processes import accelerator, device_name
 from mnemoscope.train.step import Loss
 
@@ -37,6 +39,7 @@ class Workshop:
                 file=run.path / "study.toml",
             )
         self.model_name, self.windows_config = self.study.model.name, self.study.windows
+        self._cut: dict[int | None, WindowSet] = {}
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -63,21 +66,34 @@ class Workshop:
     def special(self) -> tuple[int, int]:
         return special_tokens(self.tokenizer, self.loaded.adapter.model.config)
 
-    @cached_property
+    @property
     def windows(self) -> WindowSet:
-        w = self.windows_config
-        return cut(
-            corpora.read(self.study.text.measure),
-            self.loaded.tokenizer,
-            w.lengths,
-            w.prefix,
-            seed=self.study.seed,
-            tokens_per_length=w.tokens_per_length,
-        )
+        return self.cut(self.windows_config.tokens_per_length)
 
-    def decoder(self) -> Decoder:
-        """A fresh decoder, with the encoder's weights."""
-        return Decoder.from_encoder(self.loaded.adapter, *self.special)
+    def cut(self, tokens_per_length: int | None) -> WindowSet:
+        """The study's windows, if they were to be so many; fewer of them are some of those that more would be."""
+        if tokens_per_length not in self._cut:
+            self._cut[tokens_per_length] = cut(
+                corpora.read(self.study.text.measure),
+                self.loaded.tokenizer,
+                self.windows_config.lengths,
+                self.windows_config.prefix,
+                seed=self.study.seed,
+                tokens_per_length=tokens_per_length,
+            )
+        return self._cut[tokens_per_length]
+
+    def decoder(self, of: config.Decoder, seed: int = 0) -> Decoder:
+        """A fresh decoder, of the family that a section of the study asks for.
+
+        Args:
+            seed: of its training; it decides what its weights begin as, where those are not a model's.
+        """
+        name, options = decoders.family_of(decoders.source(of, self.study), self.run.checkpoints)
+        family = plugins.load("family", name)
+        drawn = int(np.random.SeedSequence([self.study.seed, seed]).generate_state(1)[0])
+        made: Decoder = family.make(self.loaded, *self.special, family.Options.model_validate(options), drawn)
+        return made
 
     def encode(self, reader: Adapter, ids: Tensor) -> Memory:
         """The memory of windows, the study's prefix read before them."""
@@ -85,11 +101,16 @@ class Workshop:
         return encode(reader, ids, bos=bos)
 
     @torch.no_grad()
-    def start(self, condition: Condition, ids: Tensor) -> Memory:
-        """What a decoder starts from under a condition, the encoder having read the windows [B, L]."""
+    def start(self, condition: Condition, ids: Tensor, *, draw: int = 0) -> Memory:
+        """What a decoder starts from under a condition, the encoder having read the windows [B, L].
+
+        Args:
+            draw: of what the condition leaves to chance after the reading.  What is handed over to be written back is
+                draw 0; who compares with that must take another, or equal noise would give the window away.
+        """
         encoder, seed = self.loaded.adapter, self.study.seed
         read = self.encode(condition.reader(encoder, seed), ids) if condition.reads else encoder.empty(len(ids))
-        return condition.hand_over(read, ids, seed)
+        return condition.hand_over(read, ids, seed + draw)
 
     def loss(self, condition_name: str) -> Loss:
         """What a decoder that is trained under a condition has to make small."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from toy_memory import EPSILON, InTwo, Perfect
 
 from mnemoscope import plugins
-from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.codec.decoder import encode
+from mnemoscope.codec.families.native import Native
 from mnemoscope.codec.generate import Writer
 from mnemoscope.controls.noise import mix, normal, of_windows
 from mnemoscope.errors import ModelError
@@ -108,7 +109,7 @@ def test_a_toy_confuses_what_its_bits_confuse() -> None:
     / step            1    1.5  2    2.5  3    3.5  4    4.5
     is taken for      2    4    4    4    6    8    8    8          letters are one less: 1 for 2, and 7 for 8
     """
-    toy = Decoder(Perfect(V, BOS, BLANK), BOS, BOS)
+    toy = Native(Perfect(V, BOS, BLANK), BOS, BOS)
     ids = torch.arange(1, 9).unsqueeze(0)
     memory = handed("bits:4", encode(toy.adapter, ids), ids)
     confused = torch.tensor([1, 3, 3, 3, 5, 7, 7, 7])
@@ -120,7 +121,7 @@ def test_a_toy_confuses_what_its_bits_confuse() -> None:
 
 
 def test_many_bits_of_a_toy_are_all() -> None:
-    toy = Decoder(Perfect(V, BOS, BLANK), BOS, BOS)
+    toy = Native(Perfect(V, BOS, BLANK), BOS, BOS)
     ids = torch.tensor([[1, 8, 3, 3, 2, 7], [5, 5, 5, 5, 5, 5]])
     nats, predicted = toy(handed("bits:16", encode(toy.adapter, ids), ids), ids)
     assert torch.equal(predicted[:, :-1], ids)
@@ -174,7 +175,7 @@ def test_its_strength_is_a_share_of_the_parts_deviation() -> None:
 def test_a_toy_in_noise() -> None:
     """Its numbers, 0 to 9, deviate by less than 5: a thousandth of that, times 5.3 at most, moves none by a half.
     Noise as strong as they deviate, by 2 and more, leaves one within a half of where it was with a chance below 0.2."""
-    toy = Decoder(Perfect(V, BOS, BLANK), BOS, BOS)
+    toy = Native(Perfect(V, BOS, BLANK), BOS, BOS)
     ids = torch.randint(1, 9, (50, 60), generator=torch.Generator().manual_seed(0))
     memory = encode(toy.adapter, ids)
     assert torch.equal(toy(handed("noise:0.001", memory, ids), ids)[1][:, :-1], ids)
@@ -225,7 +226,7 @@ def test_an_untrained_reader(name: str) -> None:
 )
 def test_where_a_toy_keeps_what(conditions: list[str], lost: list[int]) -> None:
     """The last three of eight tokens lie in the convolution state, which is layer 1's, the others in layer 0."""
-    toy = Decoder(InTwo(V, BOS, BLANK), BOS, BOS)
+    toy = Native(InTwo(V, BOS, BLANK), BOS, BOS)
     ids = torch.tensor([[3, 1, 4, 1, 5, 8, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]])
     expected = torch.full((2, 8), KEPT)
     expected[:, lost] = UNKNOWN

@@ -76,6 +76,8 @@ prefix = "bos"
 [[decoders]]
 name = "one"
 recipe = "growing"
+family = "bridged"
+options = {{ rank = 8 }}
 seeds = [0, 1]
 conditions = ["memory", "none"]
 lengths = [16]
@@ -86,11 +88,20 @@ shares = [2.0]
 balance = 0.75
 checkpoint_every = 7
 optimiser = {{ {OPTIMISER} }}
+evaluate = {{ tokens = 100, times = 3, first = 0.1 }}
 
 [[decoders]]
 name = "two"
 recipe = "trained"
 weights = "mamba-nano"
+seeds = [0]
+conditions = ["wrong"]
+
+[[decoders]]
+name = "three"
+recipe = "trained"
+of = "two"
+search = "beam:4"
 seeds = [0]
 conditions = ["wrong"]
 
@@ -344,6 +355,25 @@ WRONG = {
         "decoders.0.conditions: one of them is given twice",
         "",
         "conditions",
+    ),
+    "family": ('"bridged"', '"bridge"', "decoder 'one': no family named 'bridge'", "'bridged'? There are", "family"),
+    "option": ("rank = 8", "rnak = 8", "unknown key 'decoders.0.options.rnak'", "'rank'? Known here: ", "options"),
+    "another family's option": ("rank = 8", "layers = 8", "unknown key 'decoders.0.options.layers'", "rank", "layers"),
+    "option's value": ("rank = 8", "rank = 0", "decoders.0.options.rank: Input should be", "Mend", "rank = 0"),
+    "option's type": ("rank = 8", "rank = 8.0", "decoders.0.options.rank: Input should be", "Mend", "rank = 8.0"),
+    "options of nothing": (
+        "rank = 8",
+        'revision = "main"',
+        "decoders.0.options: revision and tokenizer are about model",
+        "Mend",
+        "options",
+    ),
+    "family of trained weights": (
+        'weights = "mamba-nano"',
+        'weights = "mamba-nano"\nfamily = "reader"',
+        "decoders.1: recipe 'trained' has what its weights were trained as",
+        "Mend",
+        None,
     ),
     "condition": (
         '["wrong"]',

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mnemoscope.codec import generate
-from mnemoscope.codec.decoder import Decoder
+from mnemoscope.codec.families.native import Native
 from mnemoscope.memory.memory import Memory, MemorySpec, Part
 
 EOS = 0
@@ -38,7 +38,7 @@ class Countdown(torch.nn.Module):
 
 def write(left: list[int], length: int) -> tuple[list[list[int]], list[bool], int]:
     model = Countdown()
-    decoder = Decoder.__new__(Decoder)
+    decoder = Native.__new__(Native)
     torch.nn.Module.__init__(decoder)
     decoder.adapter, decoder.bos, decoder.eos = model, EOS, EOS  # type: ignore[assignment]
     memory = Memory({"left": torch.tensor(left, dtype=torch.float32)[:, None]})

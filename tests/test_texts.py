@@ -47,7 +47,7 @@ def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.M
     run = pipeline.run(study, tmp_path / "run", until="reconstruct")
 
     shop = Workshop(RunDir.open(run.path))
-    decoder = shop.decoder().eval()
+    decoder = shop.decoder(study.decoders[0]).eval()
     missed: Counter[int] = Counter()
     for name in CONDITIONS:
         condition = plugins.load("condition", name)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mnemoscope import plugins
+from mnemoscope import config, plugins
 from mnemoscope.bench.clock import Batches, Cost, rising, seconds_of
 from mnemoscope.bench.found import Forecast, Line
 from mnemoscope.codec.generate import Reconstruction, Texts, Writer
@@ -40,7 +40,7 @@ def strides(ends: Sequence[int] | IntArray, slots: Callable[[int], int]) -> Coun
 
     Args:
         ends: strides that each window of a batch needs; one that needs none is not written.
-        slots: ``Writer.size``.
+        slots: ``Writer.size`` of a length.
     """
     counts: Counter[int] = Counter()
     left, waiting = np.empty(0, dtype=np.int64), np.asarray(ends)
@@ -65,13 +65,22 @@ def _spread(windows: Sequence[Window], count: int) -> list[Window]:
 
 
 def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
+    """Decoders of one family and the same options cost the same."""
+    alike: dict[str, list[config.Decoder]] = {}
+    for d in shop.study.decoders:
+        alike.setdefault(str(decoders.family_of(decoders.source(d, shop.study), Path())), []).append(d)
+    for some in alike.values():
+        yield from _of_family(shop, found, some)
+
+
+def _of_family(shop: Workshop, found: Forecast, some: Sequence[config.Decoder]) -> Iterator[Line]:
     study, gpu = shop.study, shop.accelerator.device.type == "cuda"
-    decoder = shop.decoder().to(shop.accelerator.device).eval()
+    decoder = shop.decoder(some[0]).to(shop.accelerator.device).eval()
     windows = shop.windows.windows
-    used = sorted({length for d in study.decoders for length in decoders.lengths_of(d, study)})
+    used = sorted({length for d in some for length in decoders.lengths_of(d, study)})
     full = {length: min(len(windows[length]), batch_windows(shop, length)) for length in used}
     # conditions that read cost the same, and so do those that do not
-    kinds = {plugins.load("condition", name).reads: name for d in study.decoders for name in d.conditions}
+    kinds = {plugins.load("condition", name).reads: name for d in some for name in d.conditions}
     idle, writer = _Idle(decoder), Writer(decoder)
 
     def read(name: str, length: int, count: int) -> None:
@@ -81,7 +90,8 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
 
     @torch.no_grad()
     def advance(size: int) -> None:
-        writer.slots(size).advance()
+        # a state may be larger for a longer window, and is not smaller
+        writer.slots(size, used[-1]).advance()
 
     with shop.progress.task("timing reconstruction", 4, "") as bar:
         beginning = 0.0
@@ -91,18 +101,18 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
         reading = {reads: Batches(partial(read, name), full, gpu) for reads, name in kinds.items()}
         found.whole &= all(cost.whole for cost in reading.values())
         bar.at(2, "strides")
-        most = max(map(writer.size, full.values()))
+        most = max(writer.size(count, used[-1]) for count in full.values())
         sizes = [1 << power for power in range(most.bit_length())] if gpu else rising(1, most)
         if gpu:
             beginning += sum(seconds_of(partial(advance, size)) for size in sizes for _ in range(2))
         stride = Cost(advance, sizes)
         bar.at(3, "ends")
-        ends = _ends(shop, writer, found)
+        ends = _ends(shop, writer, found, some)
 
     def written(length: int, count: int, needed: IntArray) -> float:
         """Seconds of writing so many windows, which end as those sampled did, ``needed`` tokens each."""
         need = np.quantile(-(-needed // writer.stride), (np.arange(count) + 0.5) / count, method="nearest")
-        counts = strides(np.random.default_rng(0).permutation(need), writer.size)
+        counts = strides(np.random.default_rng(0).permutation(need), partial(writer.size, length=length))
         return sum(number * stride(size) for size, number in counts.items())
 
     def in_batches(length: int, each: Callable[[int], float]) -> float:
@@ -110,7 +120,7 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
         return batches * each(full[length]) + (each(rest) if rest else 0.0)
 
     unending = 0.0
-    for d in study.decoders:
+    for d in some:
         known: set[str] = set()
         for name in sorted(d.conditions, key=lambda name: plugins.load("condition", name).written_as != name):
             condition = plugins.load("condition", name)
@@ -131,13 +141,19 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
                     # a decoder that can do it ends with its window; the token that says so is written too
                     ended = writing(ends.get((d.name, condition.trained_as, length), np.array([length + 1])))
                     each += ended
-                    if d.recipe != "trained":
+                    if decoders.source(d, study).recipe != "trained":
                         unending += len(d.seeds) * (writing(np.array([2 * length])) - ended)
                 seconds += len(d.seeds) * each
             known.add(condition.written_as)
             yield Line("reconstruct", f"{d.name}, {name}", tokens, "tokens", seconds)
     if gpu:
         yield Line("reconstruct", "compiling, recording", len(sizes), "batch sizes", beginning)
+    searched = [d.name for d in study.decoders if d.search != "greedy"]
+    if searched:
+        found.assumed.append(
+            f"{', '.join(searched)} write greedily: their searches were not timed. beam:k writes k times as much, and "
+            f"reencode:k:n reads k + n texts a window besides."
+        )
     if unending:
         found.assumed.append(
             f"Decoders that are yet to be trained end each text where its window ends; if none ever does, "
@@ -145,13 +161,15 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
         )
 
 
-def _ends(shop: Workshop, writer: Writer, found: Forecast) -> dict[tuple[str, str, int], IntArray]:
+def _ends(
+    shop: Workshop, writer: Writer, found: Forecast, alike: Sequence[config.Decoder]
+) -> dict[tuple[str, str, int], IntArray]:
     """Tokens that some windows took, by (decoder, condition it was trained under, length), where there are weights."""
     trained = {
         (d.name, condition.trained_as): (d, condition)
-        for d in shop.study.decoders
+        for d in alike
         for condition in [plugins.load("condition", name) for name in d.conditions]
-        if d.recipe == "trained"
+        if decoders.source(d, shop.study).recipe == "trained"
     }
     ends: dict[tuple[str, str, int], IntArray] = {}
     cut: set[int] = set()
@@ -165,7 +183,8 @@ def _ends(shop: Workshop, writer: Writer, found: Forecast) -> dict[tuple[str, st
                 cut.add(known[0])
                 continue
             began = time.perf_counter()
-            file = decoders.find(decoders.folder_of(d, Path()), d.seeds[0], condition.trained_as, length)
+            folder = decoders.folder_of(decoders.source(d, shop.study), Path())
+            file = decoders.find(folder, d.seeds[0], condition.trained_as, length)
             decoders.load_weights(writer.decoder, file)
             # without a memory all windows are written alike
             some = _spread(shop.windows.windows[length], WRITTEN if condition.reads else 1)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +33,11 @@ def training(shop: Workshop, found: Forecast, folder: Path) -> Iterator[Line]:
     yield Line("train", "tokenising", megabytes, "MB", seconds)
     gpu = shop.accelerator.device.type == "cuda"
     # a step's cost depends on these alone
-    alike: dict[tuple[bool, int | None], list[decoders.Job]] = {}
+    alike: dict[tuple[Any, ...], list[decoders.Job]] = {}
     for job in jobs:
         reads = plugins.load("condition", job.condition).reads
-        alike.setdefault((reads, job.decoder.batch_tokens), []).append(job)
+        kind = reads, job.decoder.batch_tokens, job.decoder.family, str(job.decoder.options)
+        alike.setdefault(kind, []).append(job)
     beginnings, one_save = 0.0, 0.0
     taken: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
@@ -115,7 +117,8 @@ class _Trainer:
         plan = job.plan(shop.study.seed)
 
         def make() -> None:
-            self.decoder = shop.decoder().to(shop.accelerator.device)
+            self.decoder = shop.decoder(job.decoder, job.seed).to(shop.accelerator.device)
+            self.decoder.begin_training()
             self.optimiser = optimiser_for(self.decoder, plan)
             self.prepared = shop.accelerator.prepare(self.decoder, self.optimiser)
 

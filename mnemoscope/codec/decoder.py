@@ -2,39 +2,104 @@
 
 Input [BOS] x1 ... xL, targets x1 ... xL [EOS] (arXiv 2512.15653; GPT-NeoX's [BOS] is its [EOS]).
 
-Symbols: B windows, L tokens, V vocabulary.
+How it starts from a memory is its family, one file in ``families/`` that exposes ``FAMILY``, a subclass of
+:class:`Decoder`.  Whatever the family, a window is written token by token from a *state*, named tensors with the
+windows first::
+
+    state = decoder.start(memory, room=2 * length)
+    logits, state = decoder.step(state, bos)       # [B, V], and the state that has seen it
+    logits, state = decoder.step(state, chosen)
+    state = state.rows(beams)                      # its rows in another order, repeated or left out
+
+Symbols: B windows, L tokens, V vocabulary, d width of the language model.
 """
 
 from __future__ import annotations
 
-import copy
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mnemoscope import config
 from mnemoscope.memory.adapter import Adapter
+from mnemoscope.memory.load import Loaded
 from mnemoscope.memory.memory import Memory
 
 
-class Decoder(nn.Module):
-    """A copy of a language model, every weight of it trained, that starts from a memory.
+class Decoder(nn.Module, ABC):
+    """A language model that starts from a memory.
 
-    Args:
-        adapter: the model; give :meth:`from_encoder` the encoder's to get a copy.
+    Attributes:
+        Options: what a study may say of the family (``[decoders.options]``); every key has a default.
         bos, eos: token ids that open and close every window.
+        origin: digest of the model whose weights it began with, where that is not the encoder; else empty.
     """
 
-    def __init__(self, adapter: Adapter, bos: int, eos: int):
+    Options: ClassVar[type[config.Section]]
+
+    def __init__(self, bos: int, eos: int, origin: str = ""):
         super().__init__()
-        self.adapter, self.bos, self.eos = adapter, bos, eos
+        self.bos, self.eos, self.origin = bos, eos, origin
 
     @classmethod
-    def from_encoder(cls, encoder: Adapter, bos: int, eos: int) -> Decoder:
-        """A decoder with the encoder's architecture and weights, its own copy of them."""
-        adapter = copy.deepcopy(encoder)
-        adapter.requires_grad_(True)
-        return cls(adapter, bos, eos)
+    @abstractmethod
+    def make(cls, encoder: Loaded, bos: int, eos: int, options: Any, seed: int) -> Self:
+        """A decoder that is yet to be trained, on the encoder's device and in its precision.
+
+        Args:
+            options: of the class's ``Options``.
+            seed: of the weights that begin at random.
+
+        Raises:
+            ModelError: the options do not fit the encoder.
+        """
+
+    @property
+    @abstractmethod
+    def language(self) -> Adapter:
+        """The language model whose head gives the logits."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.language.device
+
+    @abstractmethod
+    def empty(self, batch: int) -> Memory:
+        """Memories as it is given them, of ``batch`` windows of which nothing was read: zeros."""
+
+    @abstractmethod
+    def hidden(self, memory: Memory, inputs: Tensor) -> Tensor:
+        """What the head is given after each of ``inputs`` [B, T] int64, of windows with these memories: [B, T, d]."""
+
+    @abstractmethod
+    def start(self, memory: Memory, room: int) -> Memory:
+        """The state in which nothing is written yet.  No row of it depends on another.
+
+        Args:
+            memory: of B windows.
+            room: steps that will be taken from it, at most.
+        """
+
+    @abstractmethod
+    def step(self, state: Memory, ids: Tensor) -> tuple[Tensor, Memory]:
+        """One token more in every row.
+
+        Args:
+            ids: [B] int64; BOS in the first step.
+
+        Returns:
+            logits of the token to come [B, V], and the state after ``ids``, whose parts have the shapes of the one
+            before, which is left as it was.
+        """
+
+    def begin_training(self) -> None:
+        """Whatever a training needs that the trained weights are without; before a checkpoint is loaded."""
+
+    def end_training(self) -> None:
+        """Takes back what :meth:`begin_training` has done; what was learnt stays."""
 
     def forward(self, memory: Memory, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing.
@@ -49,8 +114,8 @@ class Decoder(nn.Module):
         """
         inputs = F.pad(ids, (1, 0), value=self.bos)
         targets = F.pad(ids, (0, 1), value=self.eos)
-        hidden, _ = self.adapter.hidden(inputs, memory)
-        nats, predicted = self.adapter.cross_entropy(hidden.flatten(0, 1), targets.flatten())
+        hidden = self.hidden(memory, inputs)
+        nats, predicted = self.language.cross_entropy(hidden.flatten(0, 1), targets.flatten())
         return nats.view_as(targets), predicted.view_as(targets)
 
 

@@ -33,28 +33,28 @@ class Slots:
     """Rows that are written together, in buffers that stay where they are, so that a GPU can replay the writing.
 
     Attributes:
-        token: the last token of each row [S, 1] int64.
+        token: the last token of each row [S] int64.
         ended: rows that wrote EOS, and rows without a window [S] bool.
-        memory: of each row.
+        state: of each row, see :class:`mnemoscope.codec.decoder.Decoder`.
         out: the last ``stride`` tokens of each row [S, stride] int64; EOS after EOS.
     """
 
-    def __init__(self, decoder: Decoder, size: int, stride: int):
-        device = decoder.adapter.device
+    def __init__(self, decoder: Decoder, size: int, stride: int, room: int):
+        device = decoder.device
         self.decoder, self.size = decoder, size
-        self.token = torch.full((size, 1), decoder.bos, dtype=torch.int64, device=device)
+        self.token = torch.full((size,), decoder.bos, dtype=torch.int64, device=device)
         self.ended = torch.ones(size, dtype=torch.bool, device=device)
-        self.memory = decoder.adapter.empty(size)
+        self.state = decoder.start(decoder.empty(size), room)
         self.out = torch.empty(size, stride, dtype=torch.int64, device=device)
         self.runs = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def put(self, rows: Tensor, token: Tensor | int, memory: Memory) -> None:
+    def put(self, rows: Tensor, token: Tensor | int, state: Memory) -> None:
         """Lays windows into the slots ``rows`` [n] int64."""
         self.token[rows] = token
         self.ended[rows] = False
-        for name, part in self.memory.items():
-            part[rows] = memory[name].to(part.dtype)
+        for name, part in self.state.items():
+            part[rows] = state[name].to(part.dtype)
 
     def advance(self) -> None:
         """Writes ``stride`` tokens in every row."""
@@ -72,19 +72,20 @@ class Slots:
         self.graph.replay()
 
     def _write(self) -> None:
-        token, ended, memory = self.token, self.ended, self.memory
+        token, ended, state = self.token, self.ended, self.state
         for step in range(self.out.shape[1]):
-            logits, memory = self.decoder.adapter(token, memory)
-            token = torch.where(ended.unsqueeze(1), self.decoder.eos, logits.argmax(-1))
-            ended = ended | (token.squeeze(1) == self.decoder.eos)
-            self.out[:, step] = token.squeeze(1)
+            logits, state = self.decoder.step(state, token)
+            token = torch.where(ended, self.decoder.eos, logits.argmax(-1))
+            ended = ended | (token == self.decoder.eos)
+            self.out[:, step] = token
         self.token.copy_(token)
         self.ended.copy_(ended)
         if not token.is_cuda:  # nothing is replayed
-            self.memory = memory
+            self.state = state
             return
-        for name, part in self.memory.items():
-            part.copy_(memory[name])
+        for name, part in self.state.items():
+            if part is not state[name]:
+                part.copy_(state[name])
 
 
 class Writer:
@@ -100,24 +101,38 @@ class Writer:
 
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
-        on_cpu = decoder.adapter.device.type == "cpu"
-        self.stride, rows, room = (CPU_STRIDE, CPU_ROWS, CPU_BYTES) if on_cpu else (STRIDE, ROWS, BYTES)
-        fitting = max(1, room // max(1, decoder.adapter.spec().bytes))
-        self.rows = min(rows, 1 << (fitting.bit_length() - 1))
-        self._slots: dict[int, Slots] = {}
+        on_cpu = decoder.device.type == "cpu"
+        self.stride, self.rows, self.bytes = (CPU_STRIDE, CPU_ROWS, CPU_BYTES) if on_cpu else (STRIDE, ROWS, BYTES)
+        self._one: dict[int, Memory] = {}
+        self._slots: dict[tuple[int, tuple[torch.Size, ...]], Slots] = {}
 
-    def size(self, rows: int) -> int:
+    def room(self, length: int) -> int:
+        """Tokens that a window of ``length`` may take, in whole strides."""
+        return -(-2 * length // self.stride) * self.stride
+
+    def size(self, rows: int, length: int) -> int:
         """How many slots ``rows`` rows are written in: the next power of two, so that there are few sizes."""
-        return min(self.rows, 1 << (rows - 1).bit_length())
+        each = sum(part.nbytes for part in self._state(length).values())
+        fitting = max(1, self.bytes // max(1, each))
+        return min(self.rows, 1 << (fitting.bit_length() - 1), 1 << (rows - 1).bit_length())
 
-    def slots(self, rows: int) -> Slots:
-        """Empty slots for ``rows`` rows, the same ones for the same size."""
-        size = self.size(rows)
-        if size not in self._slots:
-            self._slots[size] = Slots(self.decoder, size, self.stride)
-        slots = self._slots[size]
+    @torch.no_grad()
+    def slots(self, rows: int, length: int) -> Slots:
+        """Empty slots for ``rows`` rows, the same ones for the same size; of all lengths whose states are alike."""
+        size = self.size(rows, length)
+        key = size, tuple(part.shape for part in self._state(length).values())
+        if key not in self._slots:
+            self._slots[key] = Slots(self.decoder, size, self.stride, self.room(length))
+        slots = self._slots[key]
         slots.ended.fill_(True)
         return slots
+
+    @torch.no_grad()
+    def _state(self, length: int) -> Memory:
+        """The state of one row."""
+        if length not in self._one:
+            self._one[length] = self.decoder.start(self.decoder.empty(1), self.room(length))
+        return self._one[length]
 
     @torch.no_grad()
     def write(self, memory: Memory, length: int) -> list[Reconstruction]:
@@ -127,10 +142,11 @@ class Writer:
             memory: of B windows of ``length`` tokens.
         """
         batch, limit, eos, stride = memory.batch, 2 * length, self.decoder.eos, self.stride
-        device = self.decoder.adapter.device
+        device = self.decoder.device
         # whole strides; what lies beyond the limit is cut off at the end
-        written = np.full((batch, -(-limit // stride) * stride), eos, dtype=np.int64)
-        slots = self.slots(batch)
+        room = self.room(length)
+        written = np.full((batch, room), eos, dtype=np.int64)
+        slots = self.slots(batch, length)
         window = np.full(slots.size, -1)  # that each slot holds
         position = np.zeros(slots.size, dtype=np.int64)
         following = 0
@@ -140,17 +156,16 @@ class Writer:
                 free = free[: batch - following]
                 fresh = np.arange(following, following + len(free))
                 window[free], position[free] = fresh, 0
-                slots.put(
-                    torch.from_numpy(free).to(device), self.decoder.bos, memory.rows(torch.from_numpy(fresh).to(device))
-                )
+                begun = self.decoder.start(memory.rows(torch.from_numpy(fresh).to(device)), room)
+                slots.put(torch.from_numpy(free).to(device), self.decoder.bos, begun)
                 following += len(free)
             busy = np.flatnonzero(window >= 0)
             if len(busy) == 0:
                 break
             if following == batch and 2 * len(busy) <= slots.size:
                 kept, rows = slots, torch.from_numpy(busy).to(device)
-                slots = self.slots(len(busy))
-                slots.put(torch.arange(len(busy), device=device), kept.token[rows], kept.memory.rows(rows))
+                slots = self.slots(len(busy), length)
+                slots.put(torch.arange(len(busy), device=device), kept.token[rows], kept.state.rows(rows))
                 window = np.append(window[busy], np.full(slots.size - len(busy), -1))
                 position = np.append(position[busy], np.zeros(slots.size - len(busy), dtype=np.int64))
                 busy = np.arange(len(busy))

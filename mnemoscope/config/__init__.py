@@ -23,6 +23,7 @@ from mnemoscope.config.sections import (
     Decoder,
     Effects,
     Estimates,
+    Evaluate,
     Model,
     Optimiser,
     Pretrain,
@@ -41,6 +42,7 @@ __all__ = [
     "Decoder",
     "Effects",
     "Estimates",
+    "Evaluate",
     "Model",
     "Optimiser",
     "Pretrain",
@@ -92,7 +94,22 @@ class Study(Section):
                 lengths = d.lengths or self.windows.lengths
                 if d.shares is not None and len(d.shares) != len(lengths):
                     raise ValueError(f"decoder {d.name!r} has {len(d.shares)} shares for {len(lengths)} lengths")
+                self._refuse_strangers(d, self.windows.lengths)
         return self
+
+    def _refuse_strangers(self, decoder: Decoder, every: list[int]) -> None:
+        """Refuses weights of another decoder of the study (``of``) that are not there."""
+        if decoder.of is None:
+            return
+        other = next((d for d in self.decoders if d.name == decoder.of), None)
+        if other is None or other.of is not None:
+            there = ", ".join(d.name for d in self.decoders if d.of is None) or "no decoder with weights of its own"
+            raise ValueError(f"decoder {decoder.name!r} is of {decoder.of!r}: there is {there}")
+        seeds = set(decoder.seeds) - set(other.seeds)
+        lengths = set(decoder.lengths or every) - set(other.lengths or every)
+        for what, extra in (("seeds", seeds), ("lengths", lengths)):
+            if extra:
+                raise ValueError(f"decoder {decoder.name!r} has {what} that {other.name!r} has not: {sorted(extra)}")
 
     def digest(self, *, analysis: bool = True) -> str:
         """SHA-256 of what decides the numbers; without ``analysis``, of what decides what is trained and measured:
@@ -150,7 +167,8 @@ def load(path: str | Path, *, data: str | Path | None = None) -> Study:
         study = Study.model_validate(values)
     except ValidationError as error:
         raise explain(error, Study, path, content) from None
-    _check_conditions(study, path, content)
+    _check_plugins(study, path, content)
+    _check_families(study, path, content)
     root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
     return resolve(study, root)
 
@@ -182,17 +200,37 @@ def resolve(study: Study, root: Path) -> Study:
     return study.model_copy(update={"text": text, "annotations": [located(a) for a in study.annotations]})
 
 
-def _check_conditions(study: Study, path: Path, content: str) -> None:
+def _check_plugins(study: Study, path: Path, content: str) -> None:
     from mnemoscope import plugins
 
     for decoder in study.decoders:
-        for condition in decoder.conditions:
+        for kind, spelt in (*(("condition", c) for c in decoder.conditions), ("search", decoder.search)):
             try:
-                plugins.load("condition", condition)
+                plugins.load(kind, spelt)
             except ConfigError as error:
                 raise ConfigError(
                     f"decoder {decoder.name!r}: {error.problem}",
                     remedy=error.remedy,
                     file=path,
-                    line=line_of(content, [condition]),
+                    line=line_of(content, [spelt]),
                 ) from None
+
+
+def _check_families(study: Study, path: Path, content: str) -> None:
+    from mnemoscope import plugins
+
+    for number, decoder in enumerate(study.decoders):
+        place = ["decoders", str(number)]
+        try:
+            family = plugins.load("family", decoder.family)
+        except ConfigError as error:
+            raise ConfigError(
+                f"decoder {decoder.name!r}: {error.problem}",
+                remedy=error.remedy,
+                file=path,
+                line=line_of(content, [*place, "family"]),
+            ) from None
+        try:
+            family.Options.model_validate(decoder.options or {})
+        except ValidationError as error:
+            raise explain(error, family.Options, path, content, [*place, "options"]) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from pydantic import BaseModel, ValidationError
 from mnemoscope.errors import ConfigError
 
 
-def explain(error: ValidationError, study: type[BaseModel], path: Path, content: str) -> ConfigError:
+def explain(
+    error: ValidationError, study: type[BaseModel], path: Path, content: str, within: Sequence[str] = ()
+) -> ConfigError:
+    """The first error of a study, or of the section of one that lies ``within`` these keys."""
     # a required key that is misspelt is missing and unknown: the second says more
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    place = [str(p) for p in first["loc"]]
+    place = [*within, *(str(p) for p in first["loc"])]
     where = ".".join(place) or "the study"
     line = line_of(content, place)
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -52,21 +56,24 @@ def _flatten(annotation: Any) -> list[Any]:
 
 
 def line_of(content: str, place: list[str]) -> int | None:
-    """The line that most likely holds ``place``: walks the keys and the table headers in order of the file."""
+    """The line that most likely holds ``place``: the key below the innermost table header that there is."""
     lines = content.splitlines()
     wanted = [p for p in place if not p.isdigit()]
     if not wanted:
         return None
-    ordinal = next((int(p) for p in place if p.isdigit()), 0)
-    start = 0
-    for depth in range(len(wanted), 0, -1):
-        header = re.compile(r"^\s*\[+\s*" + r"\s*\.\s*".join(map(re.escape, wanted[:depth])) + r"\s*\]+")
-        hits = [n for n, text in enumerate(lines) if header.match(text)]
+    begin, end = 0, len(lines)
+    for number, part in enumerate(place):
+        if part.isdigit():
+            continue
+        names = [p for p in place[: number + 1] if not p.isdigit()]
+        header = re.compile(r"^\s*\[+\s*" + r"\s*\.\s*".join(map(re.escape, names)) + r"\s*\]+")
+        hits = [n for n in range(begin, end) if header.match(lines[n])]
         if hits:
-            start = hits[min(ordinal, len(hits) - 1)]
-            break
+            following = place[number + 1] if number + 1 < len(place) else ""
+            chosen = min(int(following) if following.isdigit() else 0, len(hits) - 1)
+            begin, end = hits[chosen], [*hits, end][chosen + 1]
     key = re.compile(rf"(^|[\s{{,\"'\[]){re.escape(wanted[-1])}([\s=\]\"',]|$)")
-    for number in range(start, len(lines)):
+    for number in range(begin, len(lines)):
         if key.search(lines[number].split("#")[0]):
             return number + 1
-    return start + 1
+    return begin + 1

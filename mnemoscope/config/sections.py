@@ -155,15 +155,39 @@ class Optimiser(Section):
         return values
 
 
+class Evaluate(Section):
+    """How often a decoder is measured on text.measure while it is trained: learning.parquet, convergence.parquet."""
+
+    tokens: PositiveInt = Field(
+        description="of each length, at most; of the study's windows, drawn evenly over documents"
+    )
+    times: Annotated[int, Field(ge=2)] = Field(
+        description="points, at tokens in geometric progression up to the last; one more is before the first step"
+    )
+    first: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of the training's tokens at the first of them"
+    )
+
+
 class Decoder(Section):
     """One way of making decoders, and the conditions they are measured under."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     recipe: Literal["growing", "fixed", "trained"]
+    family: str = Field("native", description="a file in codec/families/: how it starts from a memory")
+    options: dict[str, int | float | bool | str] | None = Field(
+        None, description="of the family; what is left out is as its file says"
+    )
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
     conditions: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
     lengths: Lengths | None = Field(None, description="of the study's lengths; all if left out")
     weights: str | None = Field(None, description="recipe trained: embedded name, or a folder of trained decoders")
+    of: str | None = Field(
+        None, description="recipe trained: another decoder of this study, whose weights these are: for another search"
+    )
+    search: str = Field(
+        "greedy", description="how what is written back is chosen: a file in codec/search/, such as greedy or beam:4"
+    )
     tokens: PositiveInt | None = Field(None, description="window tokens of training in all, over all lengths")
     batch_tokens: PositiveInt | None = Field(None, description="window tokens in a step")
     growth: Fraction | None = Field(
@@ -179,6 +203,7 @@ class Decoder(Section):
     )
     optimiser: Optimiser | None = None
     checkpoint_every: PositiveInt = Field(200, description="steps")
+    evaluate: Evaluate | None = Field(None, description="learning curves of held-out text; none if left out")
 
     @model_validator(mode="before")
     @classmethod
@@ -193,12 +218,14 @@ class Decoder(Section):
         if given and self.recipe != "growing":
             raise ValueError(f"recipe {self.recipe!r} has no {', '.join(given)}: leave it out")
         if self.recipe == "trained":
-            if self.weights is None:
-                raise ValueError("recipe 'trained' needs weights")
-            if any(v is not None for v in (self.tokens, self.batch_tokens, self.optimiser)):
-                raise ValueError("recipe 'trained' trains nothing: leave out tokens, batch_tokens and optimiser")
-        elif self.weights is not None:
-            raise ValueError(f"recipe {self.recipe!r} starts from the encoder's weights: leave out weights")
+            if (self.weights is None) == (self.of is None):
+                raise ValueError("recipe 'trained' needs either weights, or of (another decoder of the study)")
+            if any(v is not None for v in (self.tokens, self.batch_tokens, self.optimiser, self.evaluate)):
+                raise ValueError("recipe 'trained' trains nothing: leave out tokens, batch_tokens, optimiser, evaluate")
+            if self.family != "native" or self.options is not None:
+                raise ValueError("recipe 'trained' has what its weights were trained as: leave out family and options")
+        elif (self.weights, self.of) != (None, None):
+            raise ValueError(f"recipe {self.recipe!r} starts from the encoder's weights: leave out weights and of")
         elif None in (self.tokens, self.batch_tokens, self.optimiser):
             raise ValueError(f"recipe {self.recipe!r} needs tokens, batch_tokens and optimiser")
         return self

@@ -73,8 +73,7 @@ class Adapter(nn.Module, ABC):
 
     def empty(self, batch: int) -> Memory:
         """The memory of ``batch`` windows before the first token: zeros."""
-        device = next(self.parameters()).device
-        return Memory({p.name: torch.zeros(batch, *p.shape, dtype=p.dtype, device=device) for p in self.spec().parts})
+        return self.spec().zeros(batch, self.device)
 
     @property
     def device(self) -> torch.device:

@@ -40,6 +40,10 @@ class MemorySpec:
     def bytes(self) -> int:
         return sum(p.bytes for p in self.parts)
 
+    def zeros(self, batch: int, device: torch.device) -> Memory:
+        """Memories of zeros, of ``batch`` windows."""
+        return Memory({p.name: torch.zeros(batch, *p.shape, dtype=p.dtype, device=device) for p in self.parts})
+
 
 class Memory(Mapping[str, Tensor]):
     """Named tensors ``layers.<i>.<part>`` [B, ...], batch first.  Immutable: every method gives a new one."""

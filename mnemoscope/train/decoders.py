@@ -2,7 +2,7 @@
 
 A folder of trained decoders::
 
-    decoder.json                      recipe, lengths, and the encoder they belong to
+    decoder.json                      recipe, lengths, family and its options, and the encoder they belong to
     seed-0/memory.safetensors         recipe growing: one for all lengths
     seed-0/memory-L64.safetensors     recipe fixed: one a length
     seed-0/none.safetensors           the twin that was trained without a memory
@@ -15,13 +15,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 
 from mnemoscope import config, plugins, zoo
 from mnemoscope.codec.decoder import Decoder
-from mnemoscope.errors import ModelError
+from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.rundir import file_name, write_atomically
 from mnemoscope.train.plan import Plan, fixed, growing
 
@@ -84,14 +86,72 @@ def jobs(study: config.Study) -> list[Job]:
     return found
 
 
-def describe(folder: Path, decoder: config.Decoder, lengths: Sequence[int], encoder: str) -> None:
-    """Writes ``decoder.json``."""
-    about = {"recipe": decoder.recipe, "lengths": list(lengths), "encoder": encoder, "seeds": decoder.seeds}
+def describe(folder: Path, decoder: config.Decoder, lengths: Sequence[int], encoder: str, origin: str) -> None:
+    """Writes ``decoder.json``.
+
+    Args:
+        encoder: digest of the study's encoder.
+        origin: see :class:`mnemoscope.codec.decoder.Decoder`.
+    """
+    about: dict[str, Any] = {"recipe": decoder.recipe, "lengths": list(lengths), "encoder": encoder}
+    about |= {"seeds": decoder.seeds, "family": decoder.family, "options": decoder.options or {}, "origin": origin}
     write_atomically(folder / "decoder.json", json.dumps(about, indent=1))
 
 
+def family_of(decoder: config.Decoder, checkpoints: Path) -> tuple[str, dict[str, Any]]:
+    """The family of a study's decoder, and its options: the study's, or those that trained weights were trained with.
+
+    Raises:
+        ModelError: there are no such weights, or what is said of them is damaged.
+    """
+    if decoder.recipe != "trained":
+        return decoder.family, decoder.options or {}
+    file = folder_of(decoder, checkpoints) / "decoder.json"
+    about = _read(file)
+    # there were no families before there was a second one
+    name, options = about.get("family", "native"), about.get("options", {})
+    try:
+        plugins.load("family", name).Options.model_validate(options)
+    except (ConfigError, ValidationError) as error:
+        raise _damaged(file, " ".join(str(error).split())) from None
+    return name, options
+
+
+def require_origin(decoder: config.Decoder, checkpoints: Path, origin: str) -> None:
+    """Refuses trained decoders that began as another model than the one that is there under its name now."""
+    if decoder.recipe != "trained":
+        return
+    file = folder_of(decoder, checkpoints) / "decoder.json"
+    if _read(file).get("origin", "") != origin:
+        raise ModelError(
+            "these decoders began as another model than the one that is called so now",
+            remedy="Put that model back, or train new ones",
+            file=file,
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        about["encoder"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(file, str(error)) from None
+    assert isinstance(about, dict)
+    return about
+
+
+def _damaged(file: Path, problem: str) -> ModelError:
+    return ModelError(f"damaged ({problem})", remedy="Train these decoders anew", file=file)
+
+
+def source(decoder: config.Decoder, study: config.Study) -> config.Decoder:
+    """The decoder whose weights a decoder has: another of the study (``of``), or itself."""
+    return next((d for d in study.decoders if d.name == decoder.of), decoder)
+
+
 def folder_of(decoder: config.Decoder, checkpoints: Path) -> Path:
-    """Where the weights of a study's decoder lie: the run's checkpoints, the package, or a folder.
+    """Where the weights of a study's decoder lie that has its own (:func:`source`): the run's checkpoints, the package,
+    or a folder.
 
     Raises:
         ModelError: recipe ``trained`` names no such folder.
@@ -114,16 +174,26 @@ def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: confi
 
     Args:
         encoder: digest of the study's encoder.
+
+    Raises:
+        ModelError: they do.
+        ConfigError: they are another decoder's of the study, which is not trained under some condition.
     """
     if decoder.recipe != "trained":
         return
-    folder = folder_of(decoder, checkpoints)
+    other = source(decoder, study)
+    if other.recipe != "trained":
+        trained = {plugins.load("condition", c).trained_as for c in other.conditions}
+        lacking = [c for c in decoder.conditions if plugins.load("condition", c).trained_as not in trained]
+        if lacking:
+            raise ConfigError(
+                f"decoder {decoder.name!r} is {other.name!r}, which no condition trains for {', '.join(lacking)}",
+                remedy=f"Add it to the conditions of {other.name!r}, or leave it out",
+            )
+        return
+    folder = folder_of(other, checkpoints)
     about = folder / "decoder.json"
-    try:
-        trained_for = json.loads(about.read_text(encoding="utf-8"))["encoder"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"damaged ({error})", remedy="Train these decoders anew", file=about) from None
-    if trained_for != encoder:
+    if _read(about)["encoder"] != encoder:
         raise ModelError(
             "these decoders were trained for another encoder",
             remedy="Name the encoder that they were trained for, or train new ones",

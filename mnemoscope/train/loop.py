@@ -6,7 +6,7 @@ Numbers that it derives are decided in :mod:`mnemoscope.train.plan`; what it tra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ Draw = Callable[[np.random.Generator, int, int], IntArray]
 #: (tokens seen, tokens in all, mean nats of the last steps)
 Progress = Callable[[int, int, float], None]
 
+#: (steps done, tokens seen): what is looked at between steps, the module in evaluation mode
+Look = Callable[[int, int], None]
+
 #: steps between reads of the loss, each of which waits for the device
 READ_EVERY = 50
 #: seconds after which one process alone reads it anyway, so that slow steps show
@@ -46,6 +49,8 @@ def fit(
     row: dict[str, Any],
     progress: Progress,
     log: Log = lambda rows: None,
+    look: Look | None = None,
+    at: Collection[int] = (),
 ) -> list[checkpoint.CurveRow]:
     """Trains ``module`` in place, from the last checkpoint in ``folder`` if there is one.
 
@@ -57,6 +62,8 @@ def fit(
         identity: what this training is; a checkpoint of another identity is refused.
         row: run, decoder, condition, seed of every row of the curve (schema.CURVES).
         log: takes the rows that are new in the curve, now and then, in every process.
+        look: called by the main process after as many steps as ``at`` names, while the others wait; again for those
+            since the last checkpoint, if the training goes on from there.  Its time is not the training's.
 
     Returns:
         the training's curve, a row a step.
@@ -97,7 +104,23 @@ def fit(
         pending.clear()
         return float(np.mean(values))
 
+    def look_after(steps: int) -> float:
+        """Seconds that it took."""
+        if look is None or steps not in at:
+            return 0.0
+        if pending:
+            pending[-1][1].item()  # the time of the steps before is theirs
+        began = time.monotonic()
+        if accelerator.is_main_process:
+            module.eval()
+            look(steps, seen)
+            module.train()
+        accelerator.wait_for_everyone()
+        return time.monotonic() - began
+
     module.train()
+    if first == 0:
+        started += look_after(0)
     for step in range(first, plan.steps):
         length, windows = int(plan.lengths[step]), plan.windows(step)
         ids = torch.from_numpy(draw(rng, length, windows)[rank::world])
@@ -115,6 +138,7 @@ def fit(
         if (step + 1) % READ_EVERY == 0 or slow or last:
             progress(seen, total, read())
             shown = time.monotonic()
+        started += look_after(step + 1)
         if (step + 1) % plan.checkpoint_every == 0 and not last:
             read()
             if accelerator.is_main_process:

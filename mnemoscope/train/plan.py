@@ -55,6 +55,14 @@ class Plan:
                 remedy="Raise batch_tokens or start fewer processes",
             )
 
+    def points(self, times: int, first: float) -> list[int]:
+        """Numbers of steps after which a training is looked at: 0, and those at which the tokens seen first reach
+        ``times`` numbers in geometric progression from ``first`` of all to all; fewer where two fall on one step."""
+        seen = np.cumsum([self.windows(step) * int(self.lengths[step]) for step in range(self.steps)])
+        # less than a token less: roots are rounded
+        steps = np.searchsorted(seen, seen[-1] * np.geomspace(first, 1.0, times) * (1 - 1e-9)) + 1
+        return sorted({0, *steps.tolist()})
+
     def learning_rate(self, step: int) -> float:
         """Linear warm-up to the peak, then constant or a cosine to ``final`` times the peak."""
         o = self.optimiser

@@ -25,7 +25,8 @@ from polars.testing import assert_frame_equal
 from torch import Tensor, nn
 
 from mnemoscope import config
-from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.codec.decoder import encode
+from mnemoscope.codec.families.native import Native
 from mnemoscope.errors import RunError
 from mnemoscope.train import checkpoint
 from mnemoscope.train.loop import READ_EVERY, fit
@@ -65,7 +66,7 @@ def train(
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Trains a tiny decoder; its weights and its curve.  Raises StoppedError after ``stop`` steps."""
     encoder = tiny.adapter("mamba", num_hidden_layers=1)
-    decoder = Decoder.from_encoder(encoder, 0, 0)
+    decoder = Native.from_encoder(encoder, 0, 0)
     plan = Plan(RECIPES[recipe], 24, config.Optimiser(learning_rate=1e-2, weight_decay=0.1), EVERY)
     steps_seen = [0]
 

@@ -20,7 +20,8 @@ import typer.main  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mnemoscope import cli, config  # noqa: E402
-from mnemoscope.codec.decoder import Decoder, encode  # noqa: E402
+from mnemoscope.codec.decoder import encode  # noqa: E402
+from mnemoscope.codec.families.native import Native  # noqa: E402
 from mnemoscope.train.loop import fit  # noqa: E402
 from mnemoscope.train.plan import Plan, growing  # noqa: E402
 from mnemoscope.train.processes import accelerator  # noqa: E402
@@ -52,7 +53,7 @@ def curve() -> list[tuple[int, int, float]]:
     optimiser = config.Optimiser(learning_rate=1e-2, warmup=0.1, weight_decay=0.1)
     with tempfile.TemporaryDirectory() as folder:
         rows = fit(
-            Decoder.from_encoder(encoder, 0, 0),
+            Native.from_encoder(encoder, 0, 0),
             loss,
             # three letters, so that there is something to learn besides the memory
             lambda rng, length, count: rng.choice(np.array([3, 5, 7, 7]), size=(count, length)),

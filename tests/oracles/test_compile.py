@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.codec.decoder import encode
+from mnemoscope.codec.families.native import Native
 
 pytest.importorskip("triton")
 
 
-def gradients(decoder: Decoder, loss: Callable[[Tensor], Tensor], ids: Tensor) -> list[Tensor]:
+def gradients(decoder: Native, loss: Callable[[Tensor], Tensor], ids: Tensor) -> list[Tensor]:
     """The loss and the gradients of all parameters that it reaches."""
     decoder.zero_grad(set_to_none=True)
     value = loss(ids)
@@ -27,7 +28,7 @@ def test_compiled_whole_and_checkpointed() -> None:
     """One graph without a break, and activations computed again, give the numbers of the eager model bit for bit."""
     encoder = tiny.adapter("mamba", num_hidden_layers=2)
     encoder.scan = "triton"
-    decoder = Decoder.from_encoder(encoder, 0, 0)
+    decoder = Native.from_encoder(encoder, 0, 0)
     ids = tiny.ids(3, 5)
     memory = encode(encoder, ids)
 

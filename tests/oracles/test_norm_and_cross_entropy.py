@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnemoscope import plugins
-from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.codec.decoder import encode
+from mnemoscope.codec.families.native import Native
 from mnemoscope.kernels import cross_entropy_ref, norm_ref
 
 HAVE_GPU = torch.cuda.is_available()
@@ -177,7 +178,7 @@ def test_a_decoder_learns_the_same_from_both(name: str, autocast: bool) -> None:
     found = []
     for backend in ("reference", "triton"):
         adapter = plugins.load("memory", name)(tiny.model(name, num_hidden_layers=2), backend).to(DEVICE)
-        decoder, ids = Decoder.from_encoder(adapter, 0, 0), tiny.ids(2, 3).to(DEVICE)
+        decoder, ids = Native.from_encoder(adapter, 0, 0), tiny.ids(2, 3).to(DEVICE)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
             nats, predicted = decoder(encode(adapter, ids), ids)
         gradients = torch.autograd.grad(nats.square().mean(), list(decoder.parameters()))

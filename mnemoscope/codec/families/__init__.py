@@ -1,0 +1,1 @@
+"""One file per family of decoders; each exposes ``FAMILY``, a :class:`mnemoscope.codec.decoder.Decoder`."""
