@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from mnemoscope.report import groups, lengths
+from mnemoscope.report import groups, learning, lengths
 from mnemoscope.report.charts import PALETTE, Chart, colours, conditions
 
 #: what a paper shows, with what it takes
@@ -57,6 +57,7 @@ def of_run(
     curves: pl.DataFrame | None,
     decoders: list[str],
     effects: pl.DataFrame | None = None,
+    convergence: pl.DataFrame | None = None,
 ) -> list[Chart]:
     """Every chart that the tables of a run can fill, in the order of the page.
 
@@ -65,6 +66,7 @@ def of_run(
         curves: by ``schema.CURVES``, if there are any.
         decoders: the decoders in the study's order.
         effects: by ``schema.EFFECTS``, if there are any.
+        convergence: by ``schema.CONVERGENCE``, if training was evaluated.
     """
     pooled = estimates.filter(pl.col("seed") == "all")
     present = [d for d in decoders if d in pooled["decoder"]]
@@ -82,6 +84,7 @@ def of_run(
         *(_by_condition(run, by) for by in _groupings([run])),
         *([] if effects is None else groups.of_effects(effects)),
         None if curves is None else lengths.learning(curves, present),
+        *([] if convergence is None else learning.of_training(convergence, present)),
     ]
     return [c for c in charts if c is not None and c.panels]
 

@@ -40,7 +40,8 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     curves = _table(run_folder, "curves") if (run_folder / "curves.parquet").exists() else None
     decoders = [d.name for d in study.decoders if d.name in set(estimates["decoder"])]
     effects = _table(run_folder, "effects") if (run_folder / "effects.parquet").exists() else None
-    shown = catalogue.of_run(estimates, curves, decoders, effects)
+    convergence = _table(run_folder, "convergence") if (run_folder / "convergence.parquet").exists() else None
+    shown = catalogue.of_run(estimates, curves, decoders, effects, convergence)
     for chart in shown:
         for kind, content in figures.paper(chart).items():
             write_atomically(run_folder / "figures" / f"{chart.name}.{kind}", content)
