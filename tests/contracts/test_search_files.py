@@ -31,20 +31,22 @@ def test_the_folder_is_listed() -> None:
     assert {"greedy", "beam", "reencode"} <= set(FILES)
 
 
+@pytest.fixture(scope="module")
+def writer() -> Writer:
+    return Writer(Native.from_encoder(tiny.adapter("mamba"), 0, 0).eval())
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return encode(tiny.adapter("mamba"), tiny.ids(WINDOWS, LENGTH, seed=4))
+
+
 @pytest.mark.parametrize("name", NAMES)
 class TestEverySearch:
     @pytest.fixture
     def made(self, name: str) -> Search:
         found: Search = plugins.load("search", name)
         return found
-
-    @pytest.fixture(scope="class")
-    def writer(self) -> Writer:
-        return Writer(Native.from_encoder(tiny.adapter("mamba"), 0, 0).eval())
-
-    @pytest.fixture(scope="class")
-    def memory(self) -> Memory:
-        return encode(tiny.adapter("mamba"), tiny.ids(WINDOWS, LENGTH, seed=4))
 
     def write(self, made: Search, writer: Writer, memory: Memory) -> list[Reconstruction]:
         adapter = tiny.adapter("mamba")
