@@ -9,6 +9,7 @@ import pytest
 import small
 
 from mnemoscope import config, learning, pipeline
+from mnemoscope.report.learning import of_training
 from mnemoscope.rundir import RunDir
 from mnemoscope.train.plan import Plan, fixed
 
@@ -143,3 +144,32 @@ class TestSearchesOfOneDecoder:
     def test_nothing_is_trained_for_them(self, run: RunDir) -> None:
         assert set(run.table("curves")["decoder"]) == {"growing", "fixed"}
         assert {p.name for p in run.checkpoints.iterdir()} == {"growing", "fixed"}
+
+
+class TestPage:
+    def test_charts_say_what_the_table_says(self, run: RunDir) -> None:
+        """A line per length and point; asymptotes that are not known are named and not drawn."""
+        table = run.table("convergence")
+        curves, ahead = of_training(table, ["growing", "fixed", "beam"])
+        assert [p.title for p in curves.panels] == [
+            "information kept, decoder growing",
+            "nats per token, decoder fixed",
+        ]
+        rows = table.filter(decoder="growing", condition="memory", seed="all", metric="retention", length=12)
+        points = rows.filter(pl.col("kind") == "learning", pl.col("tokens") > 0).sort("tokens")
+        line = curves.panels[0].series[1]
+        assert line.label == "12 tokens"
+        assert [(p.x, p.value) for p in line.points] == points.select("tokens", "value").rows()
+        unknown = rows.filter(pl.col("kind") == "asymptote", pl.col("value").is_nan())
+        for row in unknown.iter_rows(named=True):
+            assert f"12 tokens (growing): {row['method'].removeprefix('none: ')}" in ahead.caption
+        assert all(p.value == p.value for panel in ahead.panels for s in panel.series for p in s.points)
+
+    def test_they_are_on_the_page(self, run: RunDir) -> None:
+        page = (run.path / "report.html").read_text(encoding="utf-8")
+        assert 'id="convergence"' in page
+        assert 'id="asymptote"' in page
+        assert {"convergence.svg", "asymptote.svg"} <= {f.name for f in (run.path / "figures").iterdir()}
+
+    def test_without_a_decoder_that_was_evaluated_there_are_none(self, run: RunDir) -> None:
+        assert of_training(run.table("convergence"), ["beam"]) == []
