@@ -227,7 +227,7 @@ def _differences(run_folder: Path, study: Study, estimates: pl.DataFrame, decode
 
 
 def _listed(frame: pl.DataFrame, columns: tuple[str, ...]) -> Row:
-    """Every row of a table, texts by their place in a list: ``{"columns", "numbers", "texts", "rows"}``; NaN is null."""
+    """A table whole, texts by their place in a list: ``{"columns", "numbers", "texts", "rows"}``; null for NaN."""
     texts: dict[str, int] = {}
 
     def packed(value: Any) -> Any:

@@ -12,6 +12,10 @@ from mnemoscope.report.charts import OTHERS, PALETTE, Chart, Panel, Point, Serie
 
 #: colour of what is certainly lost
 FLOOR = "#117733"
+_NO_FLOOR = (
+    "What no decoder could write back is not known of this run: mnemoscope certify finds it, and where its folder "
+    "certificate/ is put into the run’s, it is drawn here."
+)
 #: points of a learning curve
 _CURVE_POINTS = 80
 #: what is shown by length in a paper, the last as the published curves have it
@@ -73,7 +77,8 @@ def lost(estimates: pl.DataFrame, decoders: list[str], floor: pl.DataFrame | Non
                 " No decoder can write back what is ‘certainly lost’: another token there leaves the same memory. What "
                 f"lies between it and ‘memory’ is open. It was found on {words.spans(p.note for p in found.points)}."
             )
-    return _chart("omission", "What is lost, at most and at least", caption, panels, estimates)
+    aside = "" if floor is not None else _NO_FLOOR
+    return _chart("omission", "What is lost, at most and at least", caption, panels, estimates, aside)
 
 
 def _by_decoder(metrics: tuple[str, ...], scale: str, estimates: pl.DataFrame, decoders: list[str]) -> list[Panel]:

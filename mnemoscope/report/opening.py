@@ -1,7 +1,8 @@
 """The first sentences of the page, in plain words, made from the estimates and from nothing else.
 
 What fares worst or best is named only where the intervals say so: where that of the named group, or of two named
-groups together, lies wholly on one side of every other group's.
+groups together, lies wholly on one side of every other group's.  Groups of few documents are left out of that: their
+intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ Row = dict[str, Any]
 Parts = list[str]
 #: of groups named together, at most
 _TOGETHER = 2
+#: documents of a group that is compared, at least
+FEW = 5
+#: the length of windows that the first sentence is about, where it was measured; else the longest
+_SPOKEN_OF = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class Opening:
 
 
 def opening(estimates: pl.DataFrame, study: Study, decoders: list[str]) -> Opening:
-    """What this memory keeps of the longest windows, and what fares worst and best.
+    """What this memory keeps of windows of 64 tokens, or else the longest, and what fares worst and best.
 
     Args:
         estimates: by ``schema.ESTIMATES``.
@@ -63,7 +68,7 @@ def opening(estimates: pl.DataFrame, study: Study, decoders: list[str]) -> Openi
     model = words.clipped(study.model.name, 80) if study.model else "the model"
     pooled = estimates.filter(seed="all", condition="memory").filter(pl.col("value").is_not_nan())
     for metric in ("retention", "omission_in_place"):
-        for length in pooled["length"].unique().sort(descending=True):
+        for length in sorted(pooled["length"].unique(), key=lambda n: (n == _SPOKEN_OF, n), reverse=True):
             for decoder in decoders:
                 cell = pooled.filter(metric=metric, length=length, decoder=decoder)
                 for row in cell.filter(by="all").head(1).iter_rows(named=True):
@@ -107,8 +112,9 @@ def _groupings(cell: pl.DataFrame) -> list[str]:
 
 
 def _extremes(rows: pl.DataFrame, by: str, sign: int) -> Extremes:
-    """Of the groups that have an interval, the lowest and highest (by ``sign`` x value) that stand apart."""
-    apart = rows.filter(pl.col("low").is_not_nan(), pl.col("group") != UNLABELLED)
+    """Of the groups that have an interval to trust, the lowest and highest (by ``sign`` x value) that stand apart."""
+    trusted = pl.col("low").is_not_nan() & (pl.col("n_documents") >= FEW)
+    apart = rows.filter(trusted, pl.col("group") != UNLABELLED)
     groups = [
         (sign * r["value"], *sorted((sign * r["low"], sign * r["high"])), r["group"])
         for r in apart.iter_rows(named=True)
@@ -152,8 +158,10 @@ def lede(estimates: pl.DataFrame, decoders: list[str]) -> list[Parts]:
     out: list[Parts] = []
     kept = first.filter(metric="retention", by="all").sort("length")
     if kept.height > 1:
-        row = kept.row(0, named=True)
-        out.append([f"Of {words.count(row['length'], 'token')} it gives back {_value(row)}", words.aside(row), "."])
+        ends = [kept.row(i, named=True) for i in (0, -1)]
+        shortest, longest = ((words.count(r["length"], "token"), _value(r), words.aside(r)) for r in ends)
+        head = f"Of {shortest[0]} it gives back {shortest[1]}"
+        out.append([head, shortest[2], f", of {longest[0]} {longest[1]}", longest[2], "."])
     length = max(first["length"])
     cell = {"by": "all", "decoder": decoders[0], "length": length, "metric": "omission_in_place"}
     lost, guessed = (_find(estimates, condition=c, **cell) for c in ("memory", "none"))

@@ -52,9 +52,7 @@ def estimate(
     """
     by = list(by)
     require_groups(run_folder, [name for name in by if name != DISTANCE])
-    frame = shares(
-        run_folder, by, seed=seed, confidence=confidence, resamples=resamples, position_bins=position_bins
-    )
+    frame = shares(run_folder, by, seed=seed, confidence=confidence, resamples=resamples, position_bins=position_bins)
     with replacing(run_folder / "estimates.parquet") as part:
         pq.write_table(frame.to_arrow().cast(schema.arrow("estimates")), part)
     return frame

@@ -92,7 +92,8 @@ def test_of_least_cost_and_by_the_stated_choice():
 
 def test_what_stands_for_each_unit_by_hand():
     # the drawing in the module's docstring: "on" has nothing, and "today", inserted at the end, goes with "mat"
-    source, written = "the cat sat on the mat".split(), "the dog sat the mat today".split()
+    source = ["the", "cat", "sat", "on", "the", "mat"]
+    written = ["the", "dog", "sat", "the", "mat", "today"]
     ends = align(source, written).ends.tolist()
     assert [written[a:b] for a, b in pairwise(ends)] == [["the"], ["dog"], ["sat"], [], ["the"], ["mat", "today"]]
     # what is inserted before a unit goes with it
@@ -111,7 +112,7 @@ def test_what_stands_for_the_units_is_the_reconstruction():
         ends = found.ends.tolist()
         assert (ends[0], ends[-1]) == (0, len(written))
         stands = [written[a:b] for a, b in pairwise(ends)]
-        assert sum(stands, []) == written
+        assert [unit for there in stands for unit in there] == written
         for unit, operation, there in zip(source, found.operations, stands, strict=True):
             # a match is there; with what was inserted at the end it need not be the last
             assert (unit in there) if operation == 0 else len(there) >= (operation == 1)
