@@ -105,11 +105,15 @@ def nothing(decoders: list[str]) -> dict[str, Any]:
 def _bytes(labels: int) -> tuple[pl.Expr, pl.Expr]:
     """About how many bytes of data a window takes (``own``), and one of its runs (``run``)."""
     length = pl.col("length").cast(pl.Int64)
-    reference, text = (
-        pl.min_horizontal(pl.col(c).str.len_bytes().cast(pl.Int64), 8 * _TEXT) for c in ("reference", "reconstruction")
-    )
-    # a piece has quotes and a comma, a label two or three digits; a run has a cost, a letter and the text twice
-    return (300 + reference + (3 + 3 * labels) * length).alias("own"), (60 + 2 * text + 8 * length).alias("run")
+
+    def most(column: str, characters: pl.Expr | int) -> pl.Expr:
+        return pl.min_horizontal(pl.col(column).str.len_bytes().cast(pl.Int64), 2 * characters)
+
+    # a piece has quotes and a comma, a label two or three digits; a run has a cost, a letter, its text, and that again
+    # token by token
+    own = 300 + most("reference", _PIECE * length) + (3 + 3 * labels) * length
+    run = 60 + most("reconstruction", _TEXT) + most("reconstruction", _PIECE * length) + 8 * length
+    return own.alias("own"), run.alias("run")
 
 
 def _choose(known: pl.DataFrame, seed: int, budget: int) -> tuple[list[str], int]:

@@ -57,11 +57,16 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
         for kind, content in figures.paper(chart).items():
             write_atomically(run_folder / "figures" / f"{chart.name}.{kind}", content)
     page = run_folder / "report.html"
-    budget = browser.BUDGET
-    text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, budget)
+    windows = browser.nothing(decoders)
+    named = [a.name for a in study.annotations]
+    if study.report.texts:
+        windows = browser.payload(run_folder, decoders, study.seed, named)
+    text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows)
     excess = len(text.encode()) - LIMIT
-    if excess > 0 and study.report.texts:
-        text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, max(budget - excess, 0))
+    if excess > 0 and windows["windows"]:
+        room = max(len(embedded(windows["windows"]).encode()) - excess, 0)
+        windows = browser.payload(run_folder, decoders, study.seed, named, round(0.9 * room))
+        text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows)
     write_atomically(page, text)
     return page
 
@@ -112,7 +117,7 @@ def _render(
     effects: pl.DataFrame | None,
     shown: list[charts.Chart],
     decoders: list[str],
-    budget: int,
+    windows: Row,
 ) -> str:
     from plotly.offline import get_plotlyjs
 
@@ -123,9 +128,6 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    windows = browser.nothing(decoders)
-    if study.report.texts:
-        windows = browser.payload(run_folder, decoders, study.seed, [a.name for a in study.annotations], budget)
     data = {chart.name: (chart, charts.rows(chart)) for chart in shown}
     # the page reads these blocks; every other text of the template is escaped by it
     blocks = {
