@@ -369,7 +369,7 @@ def test_light_dark_and_back(run: tuple[Path, Study], opened: Open) -> None:
     assert page.evaluate(colour) == light
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize("width", [390, 768])
 def test_nothing_is_wider_than_the_screen(run: tuple[Path, Study], opened: Open, width: int) -> None:
     page = opened(run[0] / "report.html", width=1280)
     for name in ("none", "wrong"):
