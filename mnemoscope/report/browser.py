@@ -23,7 +23,7 @@ BUDGET = 5_000_000
 #: windows of one length and domain, at most
 MOST = 2_000
 #: characters of a token, a name, and a reconstruction that are shown, at most
-_PIECE, _NAME, _TEXT = 200, 80, 20_000
+_PIECE, _NAME, _TEXT = 200, 200, 20_000
 _MATCH, _SUBSTITUTE, _OMIT = "m", "s", "o"
 _NAMES = ("window_id", "doc_id", "domain", "source", "dialect")
 
