@@ -84,6 +84,13 @@ TOKENS = [
     Column("token", _S, "", "the true token as the tokenizer spells it (byte-level alphabet kept)"),
     Column("predicted_id", _I, "", "most likely token here under teacher forcing"),
     Column("operation", _S, "", "match, substitute or omit, from the monotone alignment of token ids"),
+    Column(
+        "written",
+        _S,
+        "",
+        "what the reconstruction has for this token, as the tokenizer spells it, after what it inserted before it; "
+        "empty if nothing",
+    ),
     Column("recovered_in_place", _B, "", "operation == match"),
     Column("recovered_anywhere", _B, "", "the k-th occurrence counts if the reconstruction holds at least k of it"),
     Column("nats", _F, "nats", "teacher-forced -ln p of the true token"),

@@ -148,9 +148,11 @@ def _add(
     p = np.clip(kept, 0.05, 1)
     operation = np.where(luck < p, "match", np.where(luck < p + 0.6 * (1 - p), "substitute", "omit"))
     ids = {w: i for i, w in enumerate(VOCABULARY)}
-    written = [
-        w if o == "match" else str(rng.choice(VOCABULARY)) for w, o in zip(words, operation, strict=True) if o != "omit"
+    stands = [
+        w if o == "match" else "" if o == "omit" else str(rng.choice(VOCABULARY))
+        for w, o in zip(words, operation, strict=True)
     ]
+    written = [w for w in stands if w]
     left: dict[str, int] = {}
     for w in written:
         left[w] = left.get(w, 0) + 1
@@ -169,6 +171,7 @@ def _add(
                 "token": "Ġ" + w,
                 "predicted_id": ids.get(w, len(ids)) if operation[i] == "match" else 0,
                 "operation": str(operation[i]),
+                "written": "Ġ" + stands[i] if stands[i] else "",
                 "recovered_in_place": bool(operation[i] == "match"),
                 "recovered_anywhere": anywhere[i],
                 "nats": float(nats[i]),

@@ -50,6 +50,7 @@ def test_a_row_of_tokens(tmp_path):
     assert tokens["predicted_id"].to_list() == [5, 1, 1]
     assert tokens["operation"].to_list() == ["match", "omit", "match"]
     assert tokens["nats"].to_list() == [0.5, 1.5, 2.5]
+    assert tokens["written"].to_list() == ["<5>", "", "<8>"]
 
 
 def test_parts_and_files_make_no_difference(tmp_path, monkeypatch):

@@ -104,12 +104,12 @@ def test_no_text_breaks_out(tmp_path: Path) -> None:
     tags = {tag for tag, _ in page.tags}
     assert "img" not in tags
     assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
-    assert sum(tag == "script" for tag, _ in page.tags) == 6
+    assert sum(tag == "script" for tag, _ in page.tags) == 8
     assert HOSTILE in page.text
     window = page.data("windows")["windows"][0]
     assert HOSTILE in "".join(window["pieces"])
     assert HOSTILE in page.data("estimates")["texts"]
-    for name in ("data-windows", "data-estimates", "data-figures"):
+    for name in ("data-windows", "data-estimates", "data-figures", "data-points"):
         assert not re.search("[<>&\u2028\u2029]", page.scripts[name])
     # plotly reads some HTML in labels: there the text is escaped once more
     labels = page.data("figures")["by-domain"][0]["layout"]["yaxis"]["ticktext"]
@@ -161,8 +161,8 @@ def test_the_headline_is_the_estimate(full: tuple[Path, Study, Page]) -> None:
     )
     low, high = (round(100 * row[end]) for end in ("low", "high"))
     sentence = (
-        f"Of 64 tokens, mamba-nano’s memory keeps {100 * row['value']:.0f}\u202f% of the information "
-        f"({low} to {high}\u202f%)."
+        f"After 64 tokens, mamba-nano’s memory gives back {100 * row['value']:.0f}\u202f% of the information "
+        f"in what it read ({low} to {high}\u202f%)"
     )
     assert sentence in re.sub(r"\s+", " ", page.text.replace("\u202f", "~")).replace("~", "\u202f")
     assert "2,304 tokens, 12 documents" in page.text
@@ -249,15 +249,16 @@ def test_pieces_of_shared_characters_and_gaps() -> None:
 
 def test_windows_are_capped_by_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path, lengths=(16,), documents=12, windows=3)
-    monkeypatch.setattr(browser, "BUDGET", 16 * (9 + 11 * 3) * 3 * 5)  # room for 5 windows of each of 3 domains
+    monkeypatch.setattr(browser, "BUDGET", 20_000)
     found = browser.payload(tmp_path, ["growing"], seed=1)
-    assert found["cap"] == 5
+    cap = found["cap"]
+    assert 1 < cap < 12
     assert found["of"] == 36
-    assert sorted(w["domain"] for w in found["windows"]) == ["fiction"] * 5 + ["mathematics"] * 5 + ["news"] * 5
+    assert sorted(w["domain"] for w in found["windows"]) == sorted(["fiction", "mathematics", "news"] * cap)
+    assert 0.4 * browser.BUDGET < len(json.dumps(found["windows"], ensure_ascii=False)) <= browser.BUDGET
     ids = [w["window_id"] for w in found["windows"]]
     assert [w["window_id"] for w in browser.payload(tmp_path, ["growing"], seed=1)["windows"]] == ids
     assert [w["window_id"] for w in browser.payload(tmp_path, ["growing"], seed=2)["windows"]] != ids
-    assert len(json.dumps(found["windows"])) < 3 * browser.BUDGET
 
 
 # ---- runs that lack something
@@ -371,9 +372,14 @@ def test_differences_are_on_the_page_and_in_the_tables(tmp_path: Path, unprinted
     assert "img" not in {tag for tag, _ in page.tags}
     table = pl.read_parquet(tmp_path / "effects.parquet")
     assert table.height == 3 * 3 + 2 * 2
-    for row in table.iter_rows(named=True):
-        said = words.effect(row)
-        assert f"{said['group']} − {said['base']}{said['value']}{said['interval']}{said['p']}" in page.text
+    data = page.data("effects")
+    listed = [dict(zip(data["columns"], row, strict=True)) for row in data["rows"]]
+    assert len(listed) == table.height
+    for mine, theirs in zip(listed, table.iter_rows(named=True), strict=True):
+        for column, value in mine.items():
+            said = value if column in data["numbers"] else data["texts"][value]
+            expected = None if theirs[column] != theirs[column] else theirs[column]
+            assert said == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
     (chart,) = groups.of_effects(table)
     assert {s.label for p in chart.panels for s in p.series} == {"as it is", "controls held constant"}
     assert {p.x for panel in chart.panels for s in panel.series for p in s.points} == {HOSTILE, "mathematics"}

@@ -8,6 +8,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -302,6 +303,22 @@ def test_labels_lie_within_the_panel(many: int) -> None:
     assert low - 1e-9 <= places[0]
     assert places[-1] <= high + 1e-9
     assert min(b - a for a, b in pairwise(places)) > 0.05 * (high - low)
+
+
+@pytest.mark.parametrize("kind", ["lines", "dots"])
+@pytest.mark.parametrize("label", ["a\x00\x1b[31m\r\n\tb", "\\frac{$x_{$", '<b>&"--><!-- ', "x" * 10_000])
+def test_any_label_makes_a_whole_file(kind: Any, label: str) -> None:
+    """Well-formed SVG, whatever a name holds; its own place is all that it takes."""
+    places: tuple[Any, Any] = (4, 8) if kind == "lines" else (label, "other")
+    series = Series(label, "#0072B2", [Point(x, 0.5, 0.4, 0.6, "9 tokens") for x in places])
+    chart = Chart(
+        "x", "title", "caption", kind, "tokens", [Panel(label[:80], "s", "fraction", [series])], "band", (4, 8)
+    )
+    root = ElementTree.fromstring(figures.paper(chart)["svg"])
+    width = float(root.attrib["width"].removesuffix("pt"))
+    assert width < 800
+    layout = figures.page(chart, chart.panels[0])["layout"]
+    assert layout["margin"]["r"] + layout["margin"]["l"] < 350
 
 
 def test_panels_are_two_abreast_and_the_legend_is_below() -> None:

@@ -69,10 +69,12 @@ class Reading:
             # told the tokens before, it predicts the window's own to the end: it writes them untold, too
             yield from ids.tolist()
             return
-        token, memory = torch.full((1, 1), decoder.bos, device=decoder.adapter.device), self.handed
+        token = torch.full((1,), decoder.bos, device=decoder.device)
+        with torch.no_grad():
+            state = decoder.start(self.handed, 2 * len(ids))
         for _ in range(2 * len(ids)):
             with torch.no_grad():
-                logits, memory = decoder.adapter(token, memory)
+                logits, state = decoder.step(state, token)
             token = logits.argmax(-1)
             if token.item() == decoder.eos:
                 return
@@ -282,7 +284,7 @@ class Session:
         if file not in self._loaded:
             while len(self._loaded) >= LOADED:
                 self._loaded.pop(next(iter(self._loaded)))
-            made = self.shop.decoder().to(self.shop.accelerator.device).eval().requires_grad_(False)
+            made = self.shop.decoder(self.decoder(name)).to(self.shop.accelerator.device).eval().requires_grad_(False)
             decoders.load_weights(made, file)
             self._loaded[file] = made
         return self._loaded[file]

@@ -58,6 +58,7 @@ def of_run(
     decoders: list[str],
     effects: pl.DataFrame | None = None,
     convergence: pl.DataFrame | None = None,
+    floor: pl.DataFrame | None = None,
 ) -> list[Chart]:
     """Every chart that the tables of a run can fill, in the order of the page.
 
@@ -67,6 +68,7 @@ def of_run(
         decoders: the decoders in the study's order.
         effects: by ``schema.EFFECTS``, if there are any.
         convergence: by ``schema.CONVERGENCE``, if training was evaluated.
+        floor: by ``schema.ESTIMATES``, what is certainly lost at one precision of storage, if that is known.
     """
     pooled = estimates.filter(pl.col("seed") == "all")
     present = [d for d in decoders if d in pooled["decoder"]]
@@ -74,10 +76,9 @@ def of_run(
         return []
     run = Source("", "", 0, "", present, pooled, effects)
     everything = pooled.filter(pl.col("by") == "all")
-    omission = ("omission_in_place", "omission_anywhere")
     charts = [
-        lengths.against_length("retention", "What is kept, by length", ("retention",), everything, present),
-        lengths.against_length("omission", "What is lost, by length", omission, everything, present),
+        lengths.kept(everything, present),
+        lengths.lost(everything, present, floor),
         lengths.decoders_compared(everything, present),
         lengths.beside_published("rouge", "What is kept, as it was published", {"": run.by("all")}, ("rouge1",)),
         *_over_length([run]),
@@ -87,6 +88,43 @@ def of_run(
         *([] if convergence is None else learning.of_training(convergence, present)),
     ]
     return [c for c in charts if c is not None and c.panels]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page, with its anchor."""
+
+    anchor: str
+    title: str
+    charts: list[Chart]
+
+
+#: the parts of the page that hold charts by group, in order
+_SECTIONS = {
+    "text": "By kind of text",
+    "class": "By class of token",
+    "dialect": "By dialect",
+    "position": "By place in the window",
+    "quantity": "By frequency, surprisal and other quantities",
+}
+
+
+def sections(charts: list[Chart]) -> list[Section]:
+    """The charts by length, then those by group, in the order of the page; parts without a chart are left out."""
+    of: dict[str, list[Chart]] = {"length": [], **{anchor: [] for anchor in _SECTIONS}}
+    for chart in charts:
+        if chart.name in ("retention", "omission", "decoders", "rouge"):
+            of["length"].append(chart)
+        elif chart.name == "domain-length" or chart.name == "by-domain":
+            of["text"].append(chart)
+        elif chart.name in ("dialect-length", "by-dialect", "by-pair"):
+            of["dialect"].append(chart)
+        elif chart.name == "by-position":
+            of["position"].append(chart)
+        elif chart.name.startswith("by-"):
+            of["quantity" if chart.kind == "lines" else "class"].append(chart)
+    titles = {"length": "What is kept as texts grow longer", **_SECTIONS}
+    return [Section(anchor, titles[anchor], found) for anchor, found in of.items() if found]
 
 
 def of_runs(runs: list[Source]) -> tuple[list[Chart], dict[str, str]]:

@@ -7,6 +7,7 @@ Paper and page draw the same charts; :mod:`mnemoscope.report.catalogue` says whi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import cycle
@@ -139,6 +140,26 @@ def rows(chart: Chart) -> list[dict[str, Any]]:
         for series in panel.series
         for p in series.points
     ]
+
+
+def data(chart: Chart) -> dict[str, Any]:
+    """The chart as raw numbers, a row per point: ``{"columns": [...], "rows": [[...], ...]}``; NaN is None."""
+    columns = ["at", "measure", "unit", "series", chart.x_label or "group", "value", "low", "high", "interval", "n"]
+
+    def plain(number: float) -> float | None:
+        return float(f"{number:.6g}") if math.isfinite(number) else None
+
+    rows = [
+        [
+            *(panel.tab, panel.title, panel.unit, series.label),
+            p.x if isinstance(p.x, float | int) and not panel.names else named(panel, p.x),
+            *(plain(p.value), plain(p.low), plain(p.high), chart.band, p.note),
+        ]
+        for panel in chart.panels
+        for series in panel.series
+        for p in series.points
+    ]
+    return {"columns": columns, "rows": rows}
 
 
 def named(panel: Panel, x: float | str) -> str:

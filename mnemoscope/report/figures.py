@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import unicodedata
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
@@ -35,6 +36,7 @@ _DASHES = (("-", "solid"), ("--", "dash"), (":", "dot"))
 _HEIGHT = 300  # pixels of a panel on the page
 _ROW = 30  # pixels of a category of a dot plot
 _BAND = 0.16  # opacity
+_LABEL = 32  # characters of a line's label
 _MANY = 8  # lines, beyond which their labels are small and in one column
 
 
@@ -85,8 +87,8 @@ def _dash(i: int) -> tuple[str, str]:
     return _DASHES[i // len(PALETTE) % len(_DASHES)]
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 20 else label[:19] + "…"
+def _short(label: str, most: int = 20) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def _logarithmic(chart: Chart, panel: Panel) -> bool:
@@ -184,13 +186,13 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
             xref="paper" if many else "x",
             y=_scaled(panel, point.value),
             yshift=place - _scaled(panel, point.value) * pixels,
-            text=_escaped(series.label),
+            text=_escaped(_short(series.label, _LABEL)),
             font={"color": series.colour, "size": 13},
             showarrow=False,
             xanchor="left",
             xshift=8,
         )
-    longest = max((len(s.label) for s, _ in ends), default=0)
+    longest = max((len(_short(s.label, _LABEL)) for s, _ in ends), default=0)
     figure.update_layout(height=_HEIGHT, margin={"l": 58, "r": 16 + 8 * longest, "t": 10, "b": 50})
     if _logarithmic(chart, panel):
         across = [math.log10(t) for t in chart.ticks]
@@ -300,6 +302,11 @@ def paper(chart: Chart, kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, by
     return out
 
 
+def _literal(text: str) -> str:
+    """For matplotlib: a ``$`` is a ``$``, not mathematics, and no control character, which no SVG may hold."""
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in text).replace("$", r"\$")
+
+
 def draw(chart: Chart) -> Figure:
     """The chart with matplotlib, on a figure of its own."""
     rows: list[list[Panel]] = []
@@ -317,8 +324,7 @@ def draw(chart: Chart) -> Figure:
                 axes.set_axis_off()
                 continue
             (_axes_lines if chart.kind == "lines" else _axes_dots)(axes, chart, panel)
-            # a "$" in a name is a "$", not mathematics
-            title = f"{panel.title}{', ' + panel.tab if panel.tab else ''}".replace("$", r"\$")
+            title = _literal(f"{panel.title}{', ' + panel.tab if panel.tab else ''}")
             axes.set_title("\n".join(wrap(title, 42)))
     if chart.kind == "dots":
         _legend(figure)
@@ -373,7 +379,7 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
         # lines that end early have their labels with the others
         moved = many and (abs(at - value) > 0.03 * (top - bottom) or point.x != axes_end)
         axes.annotate(
-            series.label.replace("$", r"\$"),
+            _literal(_short(series.label, _LABEL)),
             (float(point.x), value),
             xytext=(1.07, at) if many else (10, at),
             textcoords=("axes fraction" if many else "offset points", "data"),
@@ -384,7 +390,7 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
             arrowprops={**_LEADER, "color": series.colour} if moved else None,
         )
     _finish(axes, panel, axes.yaxis)
-    axes.set_xlabel(panel.x_label or chart.x_label)
+    axes.set_xlabel(_literal(panel.x_label or chart.x_label))
 
 
 def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
@@ -396,8 +402,10 @@ def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
         low, high = ([_scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))
         axes.hlines(y, low, high, color=series.colour, linewidth=1.4)
         marker = _marker(i)[0]
-        axes.plot(x, y, color=series.colour, marker=marker, markersize=4.5, linestyle="none", label=series.label)
-    axes.set_yticks(range(len(categories)), [_short(c).replace("$", r"\$") for c in categories])
+        axes.plot(
+            x, y, color=series.colour, marker=marker, markersize=4.5, linestyle="none", label=_literal(series.label)
+        )
+    axes.set_yticks(range(len(categories)), [_literal(_short(c)) for c in categories])
     axes.set_ylim(-0.6, len(categories) - 0.4)
     axes.set_xlim(_limits(chart, panel))
     axes.tick_params(axis="y", length=0)

@@ -123,6 +123,11 @@ def _ordered(rows: pl.DataFrame, by: str, line: str) -> list[str]:
 # ---- bins -----------------------------------------------------------------------------------------------------------
 
 
+def binned(groups: Iterable[str]) -> bool:
+    """Whether the groups are bins of one quantity."""
+    return _bins(list(dict.fromkeys(groups))) is not None
+
+
 def _bins(groups: list[str]) -> dict[str, str] | None:
     """The groups that are bins of one quantity, rising, with their short names; None if they are no such thing."""
     found = {g: _BIN.fullmatch(g) for g in groups if g != UNLABELLED}

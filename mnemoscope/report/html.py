@@ -6,6 +6,7 @@ The template escapes every text; data for its script go through :func:`embedded`
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,28 @@ from markupsafe import Markup
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import browser, catalogue, charts, figures, words
+from mnemoscope.report.opening import lede, opening
 from mnemoscope.rundir import write_atomically
-from mnemoscope.stats import compare
+from mnemoscope.stats import certain, compare
 
 Row = dict[str, Any]
 
+#: bytes of a page, at most: windows are left out, and the page says so
+LIMIT = 14_500_000
 _SUMMARY = ("retention", "omission_in_place", "omission_anywhere", "exact")
 #: columns of the table of every estimate, in the order in which the page's script reads them
 _LISTED = (
     *("decoder", "condition", "seed", "metric", "length", "by", "group"),
     *("value", "low", "high", "n_tokens", "n_documents", "unit", "method"),
 )
+#: likewise of every difference
+_DIFFERENCES = (
+    *("decoder", "condition", "length", "kind", "controls", "metric", "by", "group", "base", "value", "low", "high"),
+    *("p", "p_adjusted", "family", "size", "size_kind", "n_tokens", "n_documents", "unit", "method"),
+)
+_NUMBERS = {"length", "value", "low", "high", "p", "p_adjusted", "family", "size", "n_tokens", "n_documents"}
+#: how certificate/ calls the precision that a model of this dtype keeps its memory at
+_KEPT_AT = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def write(run_folder: Path, study: Study, manifest: Row) -> Path:
@@ -36,18 +48,57 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     Raises:
         RunError: there are no estimates yet.
     """
-    estimates = _table(run_folder, "estimates")
+    estimates = _readable(_table(run_folder, "estimates"))
     curves = _table(run_folder, "curves") if (run_folder / "curves.parquet").exists() else None
     decoders = [d.name for d in study.decoders if d.name in set(estimates["decoder"])]
-    effects = _table(run_folder, "effects") if (run_folder / "effects.parquet").exists() else None
+    effects = _readable(_table(run_folder, "effects")) if (run_folder / "effects.parquet").exists() else None
     convergence = _table(run_folder, "convergence") if (run_folder / "convergence.parquet").exists() else None
-    shown = catalogue.of_run(estimates, curves, decoders, effects, convergence)
+    shown = catalogue.of_run(estimates, curves, decoders, effects, convergence, _floor(run_folder, study))
     for chart in shown:
         for kind, content in figures.paper(chart).items():
             write_atomically(run_folder / "figures" / f"{chart.name}.{kind}", content)
     page = run_folder / "report.html"
-    write_atomically(page, _render(run_folder, study, manifest, estimates, effects, shown, decoders))
+    windows = browser.nothing(decoders)
+    named = [a.name for a in study.annotations]
+    if study.report.texts:
+        windows = browser.payload(run_folder, decoders, study.seed, named)
+    text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows)
+    excess = len(text.encode()) - LIMIT
+    if excess > 0 and windows["windows"]:
+        room = max(len(embedded(windows["windows"]).encode()) - excess, 0)
+        windows = browser.payload(run_folder, decoders, study.seed, named, round(0.9 * room))
+        text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows)
+    write_atomically(page, text)
     return page
+
+
+def _readable(frame: pl.DataFrame) -> pl.DataFrame:
+    """With names of groups that are no longer than one can read."""
+    groups = [c for c in ("group", "base") if c in frame.columns]
+    names = words.names(sorted({g for c in groups for g in frame[c].unique()}))
+    return frame.with_columns(pl.col(c).replace(names) for c in groups)
+
+
+def _floor(run_folder: Path, study: Study) -> pl.DataFrame | None:
+    """What is certainly lost by the run's tables ``certificate/``, at the precision of the model; None if there are
+    none.
+
+    Raises:
+        RunError: they are of another model.
+    """
+    if study.model is None or not any((run_folder / "certificate").glob("*.parquet")):
+        return None
+    e = study.estimate
+    found = certain.shares(run_folder, seed=study.seed, confidence=e.confidence, resamples=e.resamples)
+    others = set(found["model"]) - {study.model.name}
+    if others:
+        raise RunError(
+            f"the certificate is of {', '.join(map(repr, sorted(others)))}, and the run of {study.model.name!r}",
+            remedy="Take it away, or make one of this model: mnemoscope certify --help",
+            file=run_folder / "certificate",
+        )
+    kept = found.filter(condition=_KEPT_AT.get(study.model.dtype, ""))
+    return kept if kept.height else None
 
 
 def _table(run_folder: Path, name: str) -> pl.DataFrame:
@@ -67,6 +118,7 @@ def _render(
     effects: pl.DataFrame | None,
     shown: list[charts.Chart],
     decoders: list[str],
+    windows: Row,
 ) -> str:
     from plotly.offline import get_plotlyjs
 
@@ -77,29 +129,37 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    windows = browser.payload(run_folder, decoders, study.seed) if study.report.texts else browser.nothing(decoders)
+    data = {chart.name: (chart, charts.rows(chart)) for chart in shown}
+    # the page reads these blocks; every other text of the template is escaped by it
+    blocks = {
+        "figures": {c.name: [figures.page(c, p) | {"tab": p.tab} for p in c.panels] for c in shown},
+        "points": {c.name: charts.data(c) for c in shown},
+        "windows": {k: windows[k] for k in ("decoders", "classes", "windows")},
+        "estimates": _listed(estimates, _LISTED),
+        **({} if effects is None else {"effects": _listed(effects, _DIFFERENCES)}),
+    }
     return environment.get_template("template.html").render(
         study=study,
-        folder=run_folder.name,
-        headline=headline(estimates, study, decoders),
+        name=words.clipped(study.name, 200),
+        folder=shlex.quote(words.clipped(run_folder.name, 200)),
+        opening=opening(estimates, study, decoders),
         lede=lede(estimates, decoders),
         tables=[summary(estimates, decoder) for decoder in decoders],
         given={c: words.given(c) for c in sorted(set(estimates["condition"])) if words.given(c)},
         metrics=[(m, words.name(m)) for m in _SUMMARY],
         differences=_differences(run_folder, study, estimates, decoders),
-        effects=_effects(effects),
-        charts=[(chart, charts.rows(chart)) for chart in shown],
+        effects=0 if effects is None else effects.height,
+        sections=[(s, [data[c.name] for c in s.charts]) for s in catalogue.sections(shown)],
+        charts=data,
         browser={k: windows[k] for k in ("cap", "of", "seeds")} | {"shown": len(windows["windows"])},
         estimates=estimates.height,
         confidence=f"{100 * study.estimate.confidence:g}",
         resamples=study.estimate.resamples,
         stages=_stages(manifest),
-        facts=_facts(manifest),
+        facts=[(key, words.clipped(value, 2_000)) for key, value in _facts(manifest)],
         digest=study.digest(),
         few=_few_documents(estimates),
-        figures_data=embedded({c.name: [figures.page(c, p) | {"tab": p.tab} for p in c.panels] for c in shown}),
-        windows_data=embedded({k: windows[k] for k in ("decoders", "windows")}),
-        estimates_data=embedded(_listed(estimates)),
+        blocks={key: embedded(value) for key, value in blocks.items()},
         plotly=Markup(get_plotlyjs().replace("</", r"<\/")),
     )
 
@@ -115,86 +175,6 @@ def embedded(value: Any) -> Markup:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-# ---- in words -------------------------------------------------------------------------------------------------------
-
-
-def _find(estimates: pl.DataFrame, **key: Any) -> Row | None:
-    """The estimate of a key, seeds pooled; None if there is none or it is NaN."""
-    for row in estimates.filter(seed="all", **key).head(1).iter_rows(named=True):
-        return row if row["value"] == row["value"] else None
-    return None
-
-
-def headline(estimates: pl.DataFrame, study: Study, decoders: list[str]) -> Row:
-    """What this memory keeps, in one sentence of parts: ``before``, ``value``, ``after``, ``interval``, ``n``, and
-    ``measure``, which is retention, or omission where nothing was measured without memory, or empty."""
-    model = study.model.name if study.model else "the model"
-    longest = sorted(set(estimates["length"]), reverse=True)
-    for metric in ("retention", "omission_in_place"):
-        for length in longest:
-            for decoder in decoders:
-                cell = {"by": "all", "condition": "memory", "decoder": decoder, "length": length}
-                row = _find(estimates, metric=metric, **cell)
-                if row is None:
-                    continue
-                verb = "keeps" if metric == "retention" else "loses"
-                of = "of the information" if metric == "retention" else "of the tokens from their place"
-                return {
-                    "before": f"Of {words.count(length, 'token')}, {model}’s memory {verb}",
-                    "value": words.number(row["value"], row["unit"], 0),
-                    "after": of,
-                    "interval": words.interval(row, 0),
-                    "n": words.counted(row),
-                    "measure": metric,
-                }
-    return {"before": f"What {model}’s memory keeps", "value": "", "after": "", "interval": "", "n": "", "measure": ""}
-
-
-def lede(estimates: pl.DataFrame, decoders: list[str]) -> list[list[str]]:
-    """A few sentences that say the rest.  Each is in parts: text, then interval and n of the number it ends with, then
-    text, and so on."""
-    pooled = estimates.filter(pl.col("seed") == "all", pl.col("condition") == "memory", pl.col("value").is_not_nan())
-    first = pooled.filter(pl.col("decoder").is_in(decoders[:1]))
-    if first.is_empty():
-        return []
-    out = []
-    kept = first.filter(metric="retention", by="all").sort("length")
-    if kept.height > 1:
-        row = kept.row(0, named=True)
-        out.append([f"Of {words.count(row['length'], 'token')} it keeps {_value(row)}", words.aside(row), "."])
-    length = max(first["length"])
-    cell = {"by": "all", "decoder": decoders[0], "length": length, "metric": "omission_in_place"}
-    lost, guessed = (_find(estimates, condition=c, **cell) for c in ("memory", "none"))
-    if lost:
-        sentence = [
-            f"Written back from the memory alone, {words.count(length, 'token')} lose {_value(lost)}",
-            words.aside(lost),
-            " from their place",
-        ]
-        if guessed:
-            sentence[-1] += f"; with no memory at all, {_value(guessed)}"
-            sentence += [words.aside(guessed), ""]
-        sentence[-1] += "."
-        out.append(sentence)
-    domains = first.filter(metric="retention", by="domain", length=length).sort("value", "group")
-    if domains.height > 1:
-        worst, best = domains.row(0, named=True), domains.row(-1, named=True)
-        out.append(
-            [
-                f"Best kept is {best['group']}, {_value(best)}",
-                words.aside(best),
-                f"; worst is {worst['group']}, {_value(worst)}",
-                words.aside(worst),
-                ".",
-            ]
-        )
-    return out
-
-
-def _value(row: Row) -> str:
-    return words.number(row["value"], row["unit"])
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -249,13 +229,8 @@ def _differences(run_folder: Path, study: Study, estimates: pl.DataFrame, decode
     return out
 
 
-def _effects(effects: pl.DataFrame | None) -> list[Row]:
-    """Every difference with its family's p, as texts."""
-    return [] if effects is None else [words.effect(row) for row in effects.iter_rows(named=True)]
-
-
-def _listed(estimates: pl.DataFrame) -> Row:
-    """Every estimate, texts by their place in a list: ``{"columns", "texts", "rows"}``."""
+def _listed(frame: pl.DataFrame, columns: tuple[str, ...]) -> Row:
+    """A table whole, texts by their place in a list: ``{"columns", "numbers", "texts", "rows"}``; null for NaN."""
     texts: dict[str, int] = {}
 
     def packed(value: Any) -> Any:
@@ -263,9 +238,9 @@ def _listed(estimates: pl.DataFrame) -> Row:
             return texts.setdefault(value, len(texts))
         return None if value != value else (float(f"{value:.6g}") if isinstance(value, float) else value)
 
-    numbers = {"length", "value", "low", "high", "n_tokens", "n_documents"}
-    rows = [[packed(v) for v in row] for row in estimates.select(_LISTED).rows()]
-    return {"columns": _LISTED, "numbers": sorted(numbers), "texts": list(texts), "rows": rows}
+    rows = [[packed(v) for v in row] for row in frame.select(columns).rows()]
+    numbers = [c for c in columns if c in _NUMBERS]
+    return {"columns": columns, "numbers": numbers, "texts": list(texts), "rows": rows}
 
 
 def _few_documents(estimates: pl.DataFrame) -> int | None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import polars as pl
 
 from mnemoscope.report import published, words
 from mnemoscope.report.charts import OTHERS, PALETTE, Chart, Panel, Point, Series, band, colours, conditions, series
 
+#: colour of what is certainly lost
+FLOOR = "#117733"
+_NO_FLOOR = (
+    "What no decoder could write back is not known of this run: mnemoscope certify finds it, and where its folder "
+    "certificate/ is put into the run’s, it is drawn here."
+)
 #: points of a learning curve
 _CURVE_POINTS = 80
 #: what is shown by length in a paper, the last as the published curves have it
@@ -35,27 +42,57 @@ def lines(rows: pl.DataFrame, column: str, labels: Iterable[str], colour: dict[s
     return out
 
 
-def against_length(
-    name: str, title: str, metrics: tuple[str, ...], estimates: pl.DataFrame, decoders: list[str]
-) -> Chart:
+def kept(estimates: pl.DataFrame, decoders: list[str]) -> Chart:
+    """The forgetting curve: retention by length, a panel for each decoder, a line for each condition."""
+    panels = _by_decoder(("retention",), "retention", estimates, decoders)
+    caption = (
+        "Share of the information in the window that the memory gave back to its decoder: at least so much is held. "
+        "What guessing gives (‘none’) is 0 by definition."
+    )
+    aside = "How far a wrong memory misleads is under In numbers." if "wrong" in set(estimates["condition"]) else ""
+    return _chart("retention", "The forgetting curve", caption, panels, estimates, aside)
+
+
+def lost(estimates: pl.DataFrame, decoders: list[str], floor: pl.DataFrame | None) -> Chart:
+    """What the reconstruction lacks, by length, between what guessing loses and what is certainly lost.
+
+    Args:
+        floor: estimates of ``certainly_lost`` by length, at one precision of storage, if there are any.
+    """
+    panels = _by_decoder(("omission_in_place", "omission_anywhere"), "omission", estimates, decoders)
+    caption = (
+        "Share of the window’s tokens that the reconstruction lacks: from their place (in order), or anywhere in it. "
+        "At most so much is forgotten; the line ‘none’ is what guessing loses."
+    )
+    if floor is not None:
+        known = floor.filter(pl.col("length").is_in(estimates["length"].unique().implode())).sort("length")
+        if known.height:
+            label = f"certainly lost, {known['condition'][0]}"
+            found = series(known, label, FLOOR, known["length"].to_list())
+            panels = [
+                replace(p, series=[*p.series, found]) if p.title.startswith(words.name("omission_in_place")) else p
+                for p in panels
+            ]
+            caption += (
+                " No decoder can write back what is ‘certainly lost’: another token there leaves the same memory. What "
+                f"lies between it and ‘memory’ is open. It was found on {words.spans(p.note for p in found.points)}."
+            )
+    aside = "" if floor is not None else _NO_FLOOR
+    return _chart("omission", "What is lost, at most and at least", caption, panels, estimates, aside)
+
+
+def _by_decoder(metrics: tuple[str, ...], scale: str, estimates: pl.DataFrame, decoders: list[str]) -> list[Panel]:
     """Conditions by length, a panel for each decoder and metric."""
     colour = colours(conditions(estimates))
     panels = []
     for decoder in decoders:
         for metric in metrics:
             rows = estimates.filter(pl.col("metric") == metric, pl.col("decoder") == decoder)
-            if rows.is_empty():
-                continue
-            of = f", decoder {decoder}" if len(decoders) > 1 else ""
-            found = lines(rows, "condition", drawn(metric, rows), colour)
-            panels.append(Panel(words.name(metric) + of, name, rows["unit"][0], found))
-    caption = {
-        "retention": "Share of the information in the window that the memory gave back to its decoder.",
-        "omission": "Share of the window’s tokens that the reconstruction lacks: from their place (in order), or "
-        "anywhere in it. The line ‘none’ is what guessing loses.",
-    }[name]
-    aside = "How far a wrong memory misleads is in the table above." if name == "retention" else ""
-    return _chart(name, title, caption, panels, estimates, aside)
+            if rows.height:
+                of = f", decoder {decoder}" if len(decoders) > 1 else ""
+                found = lines(rows, "condition", drawn(metric, rows), colour)
+                panels.append(Panel(words.name(metric) + of, scale, rows["unit"][0], found))
+    return panels
 
 
 def beside_published(name: str, title: str, of: dict[str, pl.DataFrame], metrics: tuple[str, ...]) -> Chart | None:

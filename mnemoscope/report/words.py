@@ -16,6 +16,7 @@ NAMES = {
     "omission_anywhere": "tokens lost anywhere",
     "omission_words": "words lost anywhere",
     "omission_published": "words lost, as published",
+    "certainly_lost": "tokens certainly lost",
     "exact": "windows written back exactly",
     "bits_per_character": "bits kept per character",
     "omission_of_characters": "characters lost from their place",
@@ -100,12 +101,34 @@ def units(metric: str) -> str:
         return "fact"
     if metric in ("bits_per_character", "omission_of_characters"):
         return "character"
+    if metric == "certainly_lost":  # no file of score/metrics: stats.certain measures it
+        return "token"
     return str(plugins.load("metric", metric).level)
 
 
 def aside(row: dict[str, Any]) -> str:
     """Interval and n in one line."""
     return f"{interval(row)}; {counted(row)}"
+
+
+def clipped(text: str, most: int) -> str:
+    """A text of ``most`` characters and how many there are, where there are more."""
+    return text if len(text) <= most else f"{text[:most]}… ({count(len(text), 'character')})"
+
+
+def names(texts: Iterable[str], most: int = 80) -> dict[str, str]:
+    """Each text with one to show for it, of at most about ``most`` characters; those of different texts differ."""
+    out: dict[str, str] = {}
+    shown: set[str] = set()
+    for text in dict.fromkeys(texts):
+        name = stem = clipped(text, most)
+        again = 1
+        while name in shown:
+            again += 1
+            name = f"{stem} #{again}"
+        shown.add(name)
+        out[text] = name
+    return out
 
 
 def p_value(p: float) -> str:

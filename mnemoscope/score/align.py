@@ -34,22 +34,32 @@ class Alignment(NamedTuple):
     Attributes:
         operations: int8 [L], indices into ``OPERATIONS``: what became of each source unit.
         inserted: units of the reconstruction that stand for no source unit; R = L - omitted + inserted.
+        ends: int64 [L + 1], rising from 0 to R: ``reconstruction[ends[i]:ends[i + 1]]`` is what stands for source unit
+            i, after what was inserted before it; what was inserted at the end goes with the last unit.
     """
 
     operations: npt.NDArray[np.int8]
     inserted: int
+    ends: npt.NDArray[np.int64]
 
 
 def align(source: Sequence[Hashable], reconstruction: Sequence[Hashable]) -> Alignment:
     """One alignment of least edit distance, always the same for the same input; see the module's drawing."""
     operations = np.full(len(source), MATCH, np.int8)
+    ends = np.zeros(len(source) + 1, np.int64)
     inserted = 0
     for op in Levenshtein.opcodes(source, reconstruction):
+        # an omission's destination is empty; a block of matches or substitutions takes one unit each
+        ends[op.src_start + 1 : op.src_end + 1] = np.minimum(
+            np.arange(op.src_end - op.src_start) + op.dest_start + 1, op.dest_end
+        )
         if op.tag == "insert":
             inserted += op.dest_end - op.dest_start
         elif op.tag != "equal":
             operations[op.src_start : op.src_end] = _CODES[op.tag]
-    return Alignment(operations, inserted)
+    if len(source):
+        ends[-1] = len(reconstruction)
+    return Alignment(operations, inserted, ends)
 
 
 def recovered_anywhere(source: Sequence[Hashable], reconstruction: Sequence[Hashable]) -> npt.NDArray[np.bool_]:

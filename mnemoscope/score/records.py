@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def records(decoded: pa.Table, spell: Spell, file: Path | None = None) -> tuple[
     ids, nats = flat["reference_ids"].to_numpy(), flat["token_nats"].to_numpy()
     starts = np.cumsum(lengths) - lengths
     right = flat["predicted_ids"].to_numpy() == ids
-    operations, anywhere, scores = _compare(decoded, ids, starts, lengths)
+    operations, anywhere, written, scores = _compare(decoded, ids, starts, lengths, spell)
 
     def per_window(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
         return np.add.reduceat(values, starts, dtype=np.float64) if len(starts) else np.zeros(0)
@@ -111,6 +112,7 @@ def records(decoded: pa.Table, spell: Spell, file: Path | None = None) -> tuple[
         "token": spelled.take(pa.array(place)),
         "predicted_id": flat["predicted_ids"],
         "operation": pa.array(OPERATIONS).take(pa.array(operations)),
+        "written": written,
         "recovered_in_place": operations == MATCH,
         "recovered_anywhere": anywhere,
         "nats": nats,
@@ -119,10 +121,14 @@ def records(decoded: pa.Table, spell: Spell, file: Path | None = None) -> tuple[
 
 
 def _compare(
-    decoded: pa.Table, ids: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], dict[str, list[Any]]]:
-    """Per token, the operation and whether it was recovered anywhere; per window, the columns that compare ids or
-    texts as wholes."""
+    decoded: pa.Table,
+    ids: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    spell: Spell,
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], pa.Array, dict[str, list[Any]]]:
+    """Per token, the operation, whether it was recovered anywhere, and what was written for it; per window, the columns
+    that compare ids or texts as wholes."""
     operations = np.full(len(ids), MATCH, np.int8)
     anywhere = np.ones(len(ids), np.bool_)
     names = ("exact", "inserted", "words", "words_recovered_anywhere", "rouge1", "rouge2", "rougeL")
@@ -130,6 +136,9 @@ def _compare(
     written_ids = decoded["reconstruction_ids"].combine_chunks()
     bounds = written_ids.offsets.to_numpy()
     written_values = written_ids.values.to_numpy()
+    # an id beyond the tokenizer's vocabulary spells nothing
+    spelled = {int(i): spell(int(i)) or "" for i in np.unique(written_values)}
+    stands: list[str] = []
     texts = zip(decoded["reference"].to_pylist(), decoded["reconstruction"].to_pylist(), strict=True)
     for row, (reference, text) in enumerate(texts):
         window = slice(starts[row], starts[row] + lengths[row])
@@ -140,13 +149,15 @@ def _compare(
             # perfect reconstruction loses no word
             text = reference
         else:
-            operations[window], inserted = align(source, written)
+            operations[window], inserted, ends = align(source, written)
             anywhere[window] = recovered_anywhere(source, written)
+        out = [spelled[i] for i in written]
+        stands += out if exact else ["".join(out[a:b]) for a, b in pairwise(ends.tolist())]
         words = reference.split()
         recovered = int(recovered_anywhere(words, text.split()).sum())
         for name, value in zip(names, (exact, inserted, len(words), recovered, *rouge(reference, text)), strict=True):
             scores[name].append(value)
-    return operations, anywhere, scores
+    return operations, anywhere, pa.array(stands, pa.string()), scores
 
 
 def _checked(decoded: pa.Table, file: Path | None) -> pa.Table:

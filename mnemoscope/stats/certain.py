@@ -52,12 +52,23 @@ def estimate(
     """
     by = list(by)
     require_groups(run_folder, [name for name in by if name != DISTANCE])
-    table = tokens(run_folder)
-    rows = (row for name in ("all", *by) for row in _sums(_grouped(table, run_folder, name, position_bins), name, seed))
-    frame = compute(rows, seed=seed, confidence=confidence, resamples=resamples)
+    frame = shares(run_folder, by, seed=seed, confidence=confidence, resamples=resamples, position_bins=position_bins)
     with replacing(run_folder / "estimates.parquet") as part:
         pq.write_table(frame.to_arrow().cast(schema.arrow("estimates")), part)
     return frame
+
+
+def shares(
+    run_folder: Path, by: Iterable[str] = (), *, seed: int, confidence: float, resamples: int, position_bins: int = 1
+) -> pl.DataFrame:
+    """What :func:`estimate` writes, by ``schema.ESTIMATES``; nothing is written.
+
+    Raises:
+        RunError: there is no certificate.
+    """
+    table = tokens(run_folder)
+    rows = (row for name in ("all", *by) for row in _sums(_grouped(table, run_folder, name, position_bins), name, seed))
+    return compute(rows, seed=seed, confidence=confidence, resamples=resamples)
 
 
 def horizons(run_folder: Path) -> pl.DataFrame:

@@ -305,7 +305,7 @@ def test_sentences_and_summary_show_it(ran: Ran) -> None:
     nats = pl.when("forgotten").then(ran.kind.lost_nats).otherwise(KEPT)
     retention = grouped(real, "all", (UNKNOWN - nats) / UNKNOWN)
     text = re.sub(r"\s+", " ", ran.page.text)
-    assert f"Of 16 tokens, toy’s memory keeps {100 * retention[16, 'all']:.0f} % of the information" in text
+    assert f"After 16 tokens, toy’s memory gives back {100 * retention[16, 'all']:.0f} % of the information" in text
     whole = real.group_by("length", "window_id").agg(exact=~pl.col("forgotten").any()).group_by("length")
     exact = {(length, "all"): share for length, share in whole.agg(pl.col("exact").mean()).iter_rows()}
     assert estimates_of(ran.estimates, "memory", "exact") == pytest.approx(exact)

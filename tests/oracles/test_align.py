@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -87,6 +88,35 @@ def test_of_least_cost_and_by_the_stated_choice():
         found = align(source, written)
         assert int((found.operations != 0).sum()) + found.inserted == table(source, written)[-1][-1]
         assert operations(source, written)[0] == stated_choice(source, written)
+
+
+def test_what_stands_for_each_unit_by_hand():
+    # the drawing in the module's docstring: "on" has nothing, and "today", inserted at the end, goes with "mat"
+    source = ["the", "cat", "sat", "on", "the", "mat"]
+    written = ["the", "dog", "sat", "the", "mat", "today"]
+    ends = align(source, written).ends.tolist()
+    assert [written[a:b] for a, b in pairwise(ends)] == [["the"], ["dog"], ["sat"], [], ["the"], ["mat", "today"]]
+    # what is inserted before a unit goes with it
+    assert align(["a", "b"], ["x", "a", "y", "z", "b"]).ends.tolist() == [0, 2, 5]
+    assert align(["a", "b"], []).ends.tolist() == [0, 0, 0]
+    assert align([], ["a"]).ends.tolist() == [0]
+
+
+def test_what_stands_for_the_units_is_the_reconstruction():
+    draw = random.Random(1)
+    for _ in range(500):
+        alphabet = draw.choice([2, 4, 50])
+        source = [draw.randrange(alphabet) for _ in range(draw.randrange(1, 40))]
+        written = [draw.randrange(alphabet) for _ in range(draw.randrange(40))]
+        found = align(source, written)
+        ends = found.ends.tolist()
+        assert (ends[0], ends[-1]) == (0, len(written))
+        stands = [written[a:b] for a, b in pairwise(ends)]
+        assert [unit for there in stands for unit in there] == written
+        for unit, operation, there in zip(source, found.operations, stands, strict=True):
+            # a match is there; with what was inserted at the end it need not be the last
+            assert (unit in there) if operation == 0 else len(there) >= (operation == 1)
+            assert not (operation == 2 and there)
 
 
 def test_long_windows_are_aligned_whole():
