@@ -309,7 +309,7 @@ def _coefficients(
 
     if not logistic:
         root = np.sqrt(weight)
-        beta = np.linalg.lstsq(root[:, None] * X, root * y)[0]
+        beta = np.asarray(np.linalg.lstsq(root[:, None] * X, root * y)[0], np.float64)
         return beta, weight * (y - X @ beta), X.T @ (weight[:, None] * X)
     nothing = np.zeros(0)
     with warnings.catch_warnings():
