@@ -184,7 +184,8 @@ def page(found: dict[str, Any]) -> str:
   regressions of four metrics on part of speech and four controls, over whole documents with {MOST_TOKENS:,} tokens at
   most.
 - Seconds are by the clock, without imports; CPU seconds are the whole process's, user and system; the peak is its
-  resident memory. The load is the system's average over the minute before: others' work counts into the seconds.
+  resident memory. The load is the system's average over the minute before: where it is not near 0, the stage shared the
+  cores with others, and the seconds are no measure of it.
 - Text is Universal Dependencies (EWT and GUM) again and again under new ids; a made-up decoder keeps, replaces or drops
   each token, so the values mean nothing.
 """
