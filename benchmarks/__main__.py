@@ -26,7 +26,7 @@ from benchmarks import kernels, models, quality, scaling, show
 from benchmarks.contest import QUICK, THOROUGH, Row, ceilings
 from mnemoscope.rundir import revision, versions, write_atomically
 
-PARTS = ("kernels", "steps", "decoding", "scaling", "quality")
+PARTS = ("kernels", "steps", "decoding", "memory", "scaling", "quality")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def main() -> None:
         "kernels": lambda: kernels.run(device, given.quick, patience),
         "steps": lambda: models.steps(device, given.quick, patience, given.published),
         "decoding": lambda: models.decoding(device, given.quick, patience, given.published),
+        "memory": lambda: models.memory(device, given.quick, patience),
         "scaling": lambda: scaling.run(device, given.quick, patience),
         "quality": lambda: quality.run(device, patience, given.published, given.data),
     }

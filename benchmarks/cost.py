@@ -73,6 +73,7 @@ class Shape:
 
 
 MAMBA_130M = Shape(768, 24, 50280)
+MAMBA_1_4B = Shape(2048, 48, 50280)
 SMALL = Shape(256, 8, 4096)
 
 

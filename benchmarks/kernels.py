@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.contest import Contestant, Patience, Row, Work, contest, recorded
-from mnemoscope.kernels import conv_ref, norm_ref, scan_ref
+from mnemoscope.kernels import conv_ref, norm_ref, scan_ref, ssd
 from mnemoscope.kernels.conv import causal_conv
 from mnemoscope.kernels.cross_entropy import linear_cross_entropy
 from mnemoscope.kernels.norm import add_norm
@@ -77,6 +78,7 @@ def run(device: torch.device, quick: bool, patience: Patience) -> Iterator[Row]:
         named = f"{windows} x {length} x {channels}"
         yield from _scan(windows, length, channels, dtype, device, named, patience)
         yield from _convolution(windows, length, channels, dtype, device, named, patience)
+    yield from _heads(*((64, 256) if gpu else (2, 64)), dtype, device, patience)
     tokens, width, vocabulary = (16384, 768, 50280) if gpu else (512, 256, 4096)
     yield from _norm(tokens, width, dtype, device, patience)
     yield from _cross_entropy(tokens, width, vocabulary, dtype, device, patience)
@@ -123,6 +125,30 @@ def _scan(
     theirs = [turned(u), turned(dt), A, B3, C3, inputs[5], turned(z), inputs[7]]
     own: dict[str, Sequence[Tensor]] = {"mamba-ssm (no start state)": theirs}
     yield from _passes("kernels", f"scan {named}", windows * length, functions, inputs, patience, own)
+
+
+def _heads(windows: int, length: int, dtype: torch.dtype, device: torch.device, patience: Patience) -> Iterator[Row]:
+    """The scan of Mamba-2 130M: 24 heads of 64 channels that share B and C, 128 numbers of state a channel."""
+    heads, p, n = (24, 64, 128) if device.type == "cuda" else (4, 16, 16)
+    new = _random(device)
+    dt = torch.rand(windows, length, heads, device=device, requires_grad=True)
+    A = (-torch.rand(heads, device=device)).requires_grad_()
+    B, C = (new(windows, length, 1, n, dtype=dtype) for _ in range(2))
+    inputs = [new(windows, length, heads, p, dtype=dtype), dt, A, B, C, new(heads), new(windows, heads * p, n)]
+
+    def public(package: str) -> Callable[..., Any]:
+        def scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, start: Tensor) -> Any:
+            return ssd.CHUNKED[package](u, dt, A, B, C, D, start.unflatten(1, (heads, p)), 256)
+
+        return scan
+
+    functions: dict[str, Callable[..., Any]] = {
+        "mnemoscope": partial(ssd.ssd, chunk=256),
+        "mnemoscope's own scan": partial(ssd.ssd, chunk=256, backend="triton" if device.type == "cuda" else "numba"),
+        **{f"{package} alone": public(package) for package in ssd.CHUNKED},
+    }
+    work = f"scan of heads {windows} x {length} x {heads} x {p}, {n} states"
+    yield from _passes("kernels", work, windows * length, functions, inputs, patience)
 
 
 def _convolution(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.contest import Contestant, NotHereError, Patience, Row, Work, contest, fitting
-from benchmarks.cost import MAMBA_130M, SMALL, Shape
+from benchmarks.cost import MAMBA_1_4B, MAMBA_130M, SMALL, Shape
 from mnemoscope import config, plugins
 from mnemoscope.bench.clock import seconds_of
 from mnemoscope.codec.decoder import Decoder, encode
@@ -245,6 +245,26 @@ def steps(device: torch.device, quick: bool, patience: Patience, published: Path
             if row.amount:
                 row.facts |= {"windows at once": row.amount / job.length}
         yield from rows
+
+
+#: bytes of a GPU as most have it, and of what one process may take of it
+ORDINARY = 80 * 10**9
+
+
+def memory(device: torch.device, quick: bool, patience: Patience) -> Iterator[Row]:
+    """A step of the largest published model within the memory of an ordinary GPU, however much there is."""
+    work = "auto-encoder step, bf16, 1.4B, L = 256, 16 windows, in 80 GB"
+    if device.type != "cuda":
+        yield Row("memory", work, "mnemoscope", skipped="is about a GPU")
+        return
+    there = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, ORDINARY / there))
+    try:
+        yield from contest(
+            "memory", work, [Contestant("mnemoscope", ours(Job(MAMBA_1_4B, 256, 16, "bf16", device)))], patience
+        )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def products_seconds(job: Job) -> float:

@@ -47,7 +47,7 @@ def derived(held: Record, row: Record) -> dict[str, str]:
             out["share of the floor"] = f"{row['amount'] / row['median'] / floor:.1%}"
     if (windows := facts.get("windows at once")) is not None:
         out["windows at once"] = f"{windows:.0f}"
-    for name in ("exponent", "exponent of the larger half", "retention"):
+    for name in ("exponent", "exponent of the larger half", "retention", "seconds of compilation, once"):
         if name in facts:
             out[name] = f"{facts[name]:.3g}"
     return out

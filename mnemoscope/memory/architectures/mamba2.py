@@ -1,7 +1,7 @@
 """Mamba-2 (Dao & Gu 2024), Hugging Face's ``mamba2``.
 
-A head of P channels shares one A, one D and one dt, so the recurrence is Mamba's with those repeated over the head: the
-same scan serves both, exactly and in float64 too, which the library's chunked form (float32 inside) does not.
+A head of P channels shares one A, one D and one dt, so the recurrence is Mamba's with those repeated over the head
+(:mod:`mnemoscope.kernels.ssd`).
 Symbols as in ``_selective.py``; H heads of P channels (D = H P), G groups of heads sharing B and C.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnemoscope.kernels.conv import causal_conv
-from mnemoscope.kernels.scan import selective_scan
+from mnemoscope.kernels.ssd import ssd
 from mnemoscope.memory.architectures._selective import SelectiveAdapter
 
 
@@ -44,21 +44,18 @@ class Mamba2Adapter(SelectiveAdapter):
         low, high = mixer.time_step_limit
         dt = dt.clamp(low, high)
 
-        def over_head(per_head: Tensor) -> Tensor:
-            return per_head.repeat_interleave(p, dim=-1)
-
-        y, ssm = selective_scan(
-            u,
-            over_head(dt),
-            over_head(A).unsqueeze(1).expand(inner, n),
+        y, ssm = ssd(
+            u.unflatten(-1, (heads, p)),
+            dt,
+            A,
             B.unflatten(-1, (groups, n)),
             C.unflatten(-1, (groups, n)),
-            over_head(mixer.D),
-            None,
-            None,
+            mixer.D,
             ssm,
+            chunk=self.model.config.chunk_size,
             backend=self.scan,
         )
+        y = y.flatten(2)
         return mixer.out_proj(gated_norm(y, gate, mixer.norm, groups).to(x.dtype)), conv, ssm
 
 
