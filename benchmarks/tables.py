@@ -1,8 +1,10 @@
-"""What follows the decoder, at size: `python -m benchmarks.tables DATA`, with nothing decoded by a model.
+"""What follows the decoder, at size: `python -m benchmarks.tables DATA [--page PATH]`, with nothing decoded by a model.
 
 The text of Universal Dependencies (DATA/annotated/ud_ewt.train and ud_gum.train), again and again under new ids, is cut
 into windows of 64 tokens; a made-up decoder keeps, replaces or drops each token, under ``memory`` and ``none``.  What
 follows runs as a study runs it, each stage in a process of its own: annotate, score, estimate.
+
+The page is a Markdown file, with the numbers as JSON beside it.
 """
 
 from __future__ import annotations
@@ -155,11 +157,46 @@ def stage(name: str, folder: Path) -> None:
     print(json.dumps(facts))
 
 
+def page(found: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    from mnemoscope.stats.covariates import MOST_TOKENS
+
+    rows = [(name, *(s[c] for c in ("wall", "cpu", "peak", "load"))) for name, s in found["stages"].items()]
+    _, wall, cpu, peak, _ = zip(*rows, strict=True)
+    table = [f"| {name} | {a:.0f} | {b:.0f} | {c:.1f} | {d:.1f} |" for name, a, b, c, d in rows]
+    on = found["machine"]
+    versions = ", ".join(f"{k} {on['versions'][k]}" for k in ("python", "numpy", "polars", "scipy"))
+    return f"""# Annotating, scoring and estimating at size
+
+`python -m benchmarks.tables DATA --page docs/results/tables.md`: {found["rows"]:,} rows of tokens of
+{found["documents"]:,} documents, half of them under `memory` and half under `none`, windows of {_LENGTH} tokens.
+{on["cpu"]}, {on["date"]}, revision `{on["revision"]}`, {versions}.
+
+| stage | seconds | CPU seconds | peak GB | load before |
+| --- | ---: | ---: | ---: | ---: |
+{chr(10).join(table)}
+| together | {sum(wall):.0f} | {sum(cpu):.0f} | {max(peak):.1f} | |
+
+- **annotate**: the text is cut into windows; gold parts of speech, and by rule numbers, words by their tokens, first
+  and repeated mentions.
+- **score**: alignment, words, ROUGE; `tokens.parquet` and `reconstructions.parquet`.
+- **estimate**: {found["estimates"]:,} estimates with intervals, {found["effects"]:,} effects, among them the
+  regressions of four metrics on part of speech and four controls, over whole documents with {MOST_TOKENS:,} tokens at
+  most.
+- Seconds are by the clock, without imports; CPU seconds are the whole process's, user and system; the peak is its
+  resident memory. The load is the system's average over the minute before: where it is not near 0, the stage shared the
+  cores with others, and the seconds are no measure of it.
+- Text is Universal Dependencies (EWT and GUM) again and again under new ids; a made-up decoder keeps, replaces or drops
+  each token, so the values mean nothing.
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder that holds annotated/")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of tokens, conditions together")
     parser.add_argument("--keep", type=Path, help="work in this folder and keep it")
+    parser.add_argument("--page", type=Path, help="write what was found to this Markdown file, and to JSON beside it")
     parser.add_argument("--stage", choices=_STAGES, help="this stage alone, of a folder that was kept")
     given = parser.parse_args()
     if given.stage:
@@ -169,12 +206,26 @@ def main() -> None:
         folder = given.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
         make(given.data, folder, given.rows)
-        print(f"{decode(folder):,} rows of tokens; {os.cpu_count()} cores")
-        print("| stage | seconds | CPU seconds | peak GB |\n| --- | ---: | ---: | ---: |")
+        found: dict[str, Any] = {"rows": decode(folder), "stages": {}}
         for name in _STAGES:
             call = [sys.executable, "-m", "benchmarks.tables", str(given.data), "--keep", str(folder), "--stage", name]
-            found = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
-            print(f"| {name} | {found['wall']:.0f} | {found['cpu']:.0f} | {found['peak']:.1f} |", flush=True)
+            load = os.getloadavg()[0]
+            done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
+            found["stages"][name] = {**json.loads(done.stdout), "load": load}
+            print(name, found["stages"][name], flush=True)
+        import torch
+
+        from benchmarks.__main__ import machine
+        from mnemoscope.rundir import RunDir, write_atomically
+
+        run = RunDir.open(folder / "run")
+        found |= {name: run.table(name).height for name in ("estimates", "effects")}
+        found["documents"] = run.table("reconstructions")["doc_id"].n_unique()
+        found["machine"] = machine(torch.device("cpu")) | {"command": "python -m benchmarks.tables"}
+    print(page(found))
+    if given.page:
+        write_atomically(given.page, page(found))
+        write_atomically(given.page.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

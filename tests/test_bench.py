@@ -81,6 +81,24 @@ def test_lengths_that_were_not_timed_lie_between_those_that_were(gpu: bool) -> N
         assert cost(length, windows) == pytest.approx(1e-3 + 1e-5 * windows * (length + 1))
 
 
+def test_work_that_takes_long_is_done_once_and_not_for_the_middle_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, int]] = []
+
+    def seconds_of(work: partial[None]) -> float:
+        work()
+        return 3.0
+
+    monkeypatch.setattr(clock, "seconds_of", seconds_of)
+    full = {length: 2048 // length for length in (4, 16, 256)}
+    cost = clock.Batches(lambda length, windows: tried.append((length, windows)), full, gpu=False)
+    assert tried == [(4, 64), (256, 2)]
+    assert not cost.whole
+    # one size was timed: twice as many windows take twice as long
+    assert cost(4, 128) == pytest.approx(6.0)
+    # as many tokens of a length between: 3 s for 256 tokens, 1.5 s for 256 of 512; linear in windows, 64 and 1
+    assert cost(16, 16) == pytest.approx(1.5 + 1.5 * (16 - 1) / (64 - 1))
+
+
 def test_leaps_end_with_the_whole() -> None:
     assert clock.rising(2, 40) == [2, 8, 32, 40]
     assert clock.rising(8, 8) == [8]

@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import contest, cost, show
+from benchmarks import contest, cost, show, tables
 
 
 def test_operations_and_parameters_of_mamba_130m() -> None:
@@ -86,3 +86,18 @@ def test_shares_are_of_the_ceilings_measured_beside() -> None:
     assert found["share of the floor"] == "75.0%"
     elsewhere = show.derived({"ceilings": {"rows": ceilings}}, row | {"part": "steps" + show.ON_CPU})
     assert "MFU" not in elsewhere
+
+
+def test_the_page_of_tables_adds_up() -> None:
+    stages = {
+        name: {"wall": wall, "cpu": 2 * wall, "peak": peak, "load": 0.5}
+        for name, wall, peak in (("annotate", 100.0, 1.5), ("score", 20.0, 0.5), ("estimate", 30.0, 3.5))
+    }
+    versions = dict.fromkeys(("python", "numpy", "polars", "scipy"), "1")
+    machine = {"cpu": "a core", "date": "today", "revision": "abc", "versions": versions}
+    said = tables.page(
+        {"rows": 10_993_920, "documents": 7, "estimates": 3, "effects": 4, "stages": stages, "machine": machine}
+    )
+    assert "10,993,920 rows of tokens" in said
+    assert "| estimate | 30 | 60 | 3.5 | 0.5 |" in said
+    assert "| together | 150 | 300 | 3.5 | |" in said

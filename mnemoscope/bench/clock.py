@@ -13,6 +13,8 @@ from scipy.optimize import nnls
 #: seconds of work that are enough: of what took as long there is no repeat and no larger batch
 ENOUGH = 0.4
 REPEATS = 3
+#: seconds of a call that is made once: it is neither repeated nor are other lengths tried that it stands for
+LONG = 2.0
 #: times the cost in proportion to a smaller size that are not believed at once
 HELD_UP = 1.5
 #: tokens of the smallest batch that is timed on a CPU, and how many times more the next has
@@ -37,8 +39,10 @@ def seconds_of(work: Callable[[], object], calls: int = 1) -> float:
 
 def typical(work: Callable[[], object]) -> float:
     """Least seconds of a few calls: others that hold one up make it longer, nothing makes it shorter.  The first, which
-    may compile or load kernels, does not count."""
-    work()
+    may load kernels, counts only where it took so long that there is no other."""
+    first = seconds_of(work)
+    if first > LONG:
+        return first
     times = [seconds_of(work)]
     while len(times) < REPEATS and sum(times) < ENOUGH:
         times.append(seconds_of(work))
@@ -95,8 +99,8 @@ class Batches:
 
     On a GPU every length is timed, in whole batches: each needs kernels of its own, and a small batch says nothing of a
     large one.  On a CPU, where a token's cost differs between lengths by what a window costs beside its tokens, the
-    shortest, the middle and the longest are, in batches that grow until one takes long; between these, the cost of as
-    many tokens is linear in windows.
+    shortest, the middle (unless these take long) and the longest are, in batches that grow until one takes long;
+    between these, the cost of as many tokens is linear in windows.
 
     Args:
         work: takes a length and a number of windows.
@@ -105,15 +109,18 @@ class Batches:
 
     def __init__(self, work: Callable[[int, int], object], full: dict[int, int], gpu: bool):
         lengths = sorted(full)
-        self.timed = lengths if gpu else sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]})
         self.costs: dict[int, Cost] = {}
         #: whether each was timed in whole batches
         self.whole = True
-        for length in self.timed:
+        ends_first = lengths if gpu else dict.fromkeys((lengths[0], lengths[-1], lengths[len(lengths) // 2]))
+        for length in ends_first:
+            if not gpu and len(self.costs) == 2 and max(c.seconds[0] for c in self.costs.values()) > LONG:
+                break
             least = min(full[length], max(2, SMALLEST // length))
             sizes = [full[length]] if gpu else rising(least, full[length])
             self.costs[length] = Cost(partial(work, length), sizes)
             self.whole &= self.costs[length].covers(full[length])
+        self.timed = sorted(self.costs)
 
     def __call__(self, length: int, windows: int) -> float:
         # np.interp wants rising places: longest first

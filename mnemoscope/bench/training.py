@@ -32,11 +32,11 @@ def training(shop: Workshop, found: Forecast, folder: Path) -> Iterator[Line]:
     store, seconds, megabytes = _tokenised(shop, folder)
     yield Line("train", "tokenising", megabytes, "MB", seconds)
     gpu = shop.accelerator.device.type == "cuda"
-    # a step's cost depends on these alone
+    # a step's cost depends on these alone; on a CPU, that of a batch of any size is drawn from those of a few
     alike: dict[tuple[Any, ...], list[decoders.Job]] = {}
     for job in jobs:
         reads = plugins.load("condition", job.condition).reads
-        kind = reads, job.decoder.batch_tokens, job.decoder.family, str(job.decoder.options)
+        kind = reads, job.decoder.batch_tokens if gpu else None, job.decoder.family, str(job.decoder.options)
         alike.setdefault(kind, []).append(job)
     beginnings, one_save = 0.0, 0.0
     taken: Counter[str] = Counter()
@@ -48,7 +48,7 @@ def training(shop: Workshop, found: Forecast, folder: Path) -> Iterator[Line]:
             steps = sum((Counter(plan.lengths.tolist()) for plan in plans), Counter[int]())
             trainer = _Trainer(shop, store, group[0])
             one_save = one_save or seconds_of(partial(trainer.save, folder / "saved"))
-            full = {length: max(1, plans[0].batch_tokens // length) for length in steps}
+            full = {length: max(1, max(plan.batch_tokens for plan in plans) // length) for length in steps}
             beginning = {length: trainer.record(length, full[length]) if gpu else 0.0 for length in full}
             cost = Batches(trainer.step, full, gpu)
             found.whole &= cost.whole
@@ -58,7 +58,7 @@ def training(shop: Workshop, found: Forecast, folder: Path) -> Iterator[Line]:
                 name = f"{job.decoder.name}, {job.condition}"
                 tokens[name] += plan.tokens
                 for length, count in Counter(plan.lengths.tolist()).items():
-                    each = cost(length, full[length])
+                    each = cost(length, max(1, plan.batch_tokens // length))
                     taken[name] += each * count  # type: ignore[assignment]
                     # the first two steps of a shape compile and record on a GPU, in every training anew
                     beginnings += max(0.0, beginning[length] - 2 * each)

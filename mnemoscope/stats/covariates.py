@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     outcomes: metric -> float64 [S, N]; of a ratio of sums, each token's own ratio.
     weights: metric -> float64 [S, N], the denominators: 1 for means.
     controls: name -> [N], numbers or texts.
-    group, documents: [N], texts.
+    group: [N], texts; documents: [N], numbers.
     note: what was left out, for the method.
     """
 
@@ -136,7 +136,7 @@ def _cell(
         weights,
         whole["group"].to_numpy(),
         {name: whole[name].to_numpy() for name in wanted.controls},
-        whole["unit"].to_numpy(),
+        whole["unit"].rank("dense").to_numpy(),
         note,
     )
 

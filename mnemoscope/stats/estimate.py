@@ -329,22 +329,19 @@ def _cells(documents: pl.DataFrame, metrics: list[Metric], by: str) -> Iterator[
             pooled_here = by_seed[cell.select(cells).row(0)]
             if key["seed"] != "all":
                 pooled_here = pooled_here.filter(pl.col("seed").cast(pl.String) == key["seed"])
+            # every seed's rows among the cell's documents
+            seed = pooled_here["seed"].rank("dense").to_numpy() - 1
+            row = cell["doc_id"].search_sorted(pooled_here["doc_id"]).to_numpy()
             for m in metrics:
-                some = cell.filter(pl.col(f"{m.name}:units") > 0)
+                columns, count = [f"{m.name}:num", f"{m.name}:den"], cell[f"{m.name}:units"]
+                measured = (count > 0).to_numpy()
+                of_seeds = np.zeros((seed.max() + 1, cell.height, 2))
+                of_seeds[seed, row] = pooled_here.select(columns).to_numpy()
                 yield Sums(
                     {**key, "metric": m.name, "unit": m.unit},
-                    some["doc_id"].to_list(),
-                    some[f"{m.name}:num"].to_numpy(),
-                    some[f"{m.name}:den"].to_numpy(),
-                    int(some[f"{m.name}:units"].sum()),
-                    _by_seed(pooled_here, some["doc_id"], m.name),
+                    cell["doc_id"].filter(measured).to_list(),
+                    cell[columns[0]].to_numpy()[measured],
+                    cell[columns[1]].to_numpy()[measured],
+                    int(count.sum()),
+                    of_seeds[:, measured],
                 )
-
-
-def _by_seed(rows: pl.DataFrame, documents: pl.Series, metric: str) -> FloatArray:
-    """[S, n, 2]: num and den of each seed at the rows of ``documents``; 0 where a seed measured nothing."""
-    here = rows.filter(pl.col("doc_id").is_in(documents.implode()))
-    seed = here["seed"].rank("dense").to_numpy() - 1
-    out = np.zeros((rows["seed"].n_unique(), len(documents), 2))
-    out[seed, documents.search_sorted(here["doc_id"])] = here.select(f"{metric}:num", f"{metric}:den").to_numpy()
-    return out

@@ -202,9 +202,7 @@ def _design(
 
 def _independent(columns: FloatArray) -> IntArray:
     """The columns that those before them do not make up, the first among them."""
-    scale = np.sqrt((columns**2).sum(0))
-    scaled = columns / np.where(scale > 0, scale, 1)
-    gram = scaled.T @ scaled
+    gram = _correlations(columns)
     chosen: list[int] = []
     for i in range(len(gram)):
         rest = gram[i, i]
@@ -213,6 +211,14 @@ def _independent(columns: FloatArray) -> IntArray:
         if rest > 1e-7:
             chosen.append(i)
     return np.array(chosen, np.int64)
+
+
+def _correlations(columns: FloatArray) -> FloatArray:
+    """The products of columns scaled to length 1 with each other, [K, K]; of a column of nothing, 0."""
+    gram = columns.T @ columns
+    scale = np.sqrt(gram.diagonal())
+    scale = np.where(scale > 0, scale, 1)
+    return np.asarray(gram / scale / scale[:, None], np.float64)
 
 
 def _matrix(design: _Design) -> FloatArray:
@@ -225,9 +231,7 @@ def _indicators(design: _Design) -> FloatArray:
 
 def _confounded(design: _Design) -> list[str]:
     """The classes whose coefficients other columns can make up for: those in a direction in which nothing changes."""
-    X = _matrix(design)
-    scale = np.sqrt((X**2).sum(0))
-    values, vectors = np.linalg.eigh((X / scale).T @ (X / scale))
+    values, vectors = np.linalg.eigh(_correlations(_matrix(design)))
     null = np.abs(vectors[len(design.controls[0]) :, values < 1e-9])
     return [g for g, row in zip(design.groups, null, strict=True) if row.size and row.max() > _NOTHING]
 
@@ -302,17 +306,17 @@ def _coefficients(
 ) -> tuple[FloatArray | None, FloatArray, FloatArray]:
     """Coefficients [K], residuals times weights [N] and information [K, K]; the first None if the fit does not end."""
     from statsmodels.discrete.discrete_model import Logit
-    from statsmodels.regression.linear_model import OLS
 
     if not logistic:
         root = np.sqrt(weight)
-        beta = np.asarray(OLS(root * y, root[:, None] * X).fit(method="qr").params)
+        beta = np.asarray(np.linalg.lstsq(root[:, None] * X, root * y)[0], np.float64)
         return beta, weight * (y - X @ beta), X.T @ (weight[:, None] * X)
     nothing = np.zeros(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is looked at here
         try:
-            result = Logit(y, X).fit(method="newton", maxiter=50, disp=0, warn_convergence=False)
+            # the columns are independent, see _design and _confounded
+            result = Logit(y, X, check_rank=False).fit(method="newton", maxiter=50, disp=0, warn_convergence=False)
         except np.linalg.LinAlgError:
             return None, nothing, nothing
     beta = np.asarray(result.params)
