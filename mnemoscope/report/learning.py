@@ -14,6 +14,8 @@ from mnemoscope.report.charts import PALETTE, Chart, Panel, band, series
 _METRICS = ("retention", "nats")
 #: lines of the chart by length
 _KINDS = {"learning": "after training", "asymptote": "extrapolated", "prequential": "learning counted"}
+#: on the axis of tokens, before there are powers of ten alone
+_TICKS = 7
 
 
 def of_training(convergence: pl.DataFrame, decoders: list[str]) -> list[Chart]:
@@ -40,14 +42,14 @@ def _title(metric: str, decoder: str, among: int) -> str:
 
 
 def _against_tokens(shown: list[tuple[str, pl.DataFrame]]) -> Chart:
-    panels, ticks = [], set()
+    panels, seen = [], []
     for decoder, rows in shown:
         # the point before the first step has no place on a logarithmic axis
         points = rows.filter(pl.col("kind") == "learning", pl.col("tokens") > 0).sort("tokens")
         lines = []
         for i, length in enumerate(points["length"].unique().sort()):
             line = points.filter(length=length)
-            ticks |= set(line["tokens"].to_list()[:: max(1, line.height // 4)]) | {line["tokens"][-1]}
+            seen += line["tokens"].to_list()
             lines.append(
                 series(line, words.count(length, "token"), PALETTE[i % len(PALETTE)], line["tokens"].to_list())
             )
@@ -65,8 +67,19 @@ def _against_tokens(shown: list[tuple[str, pl.DataFrame]]) -> Chart:
         "window tokens seen in training",
         panels,
         band(shown[0][1]),
-        tuple(sorted(ticks)),
+        _round(min(seen), max(seen)),
     )
+
+
+def _round(least: int, most: int) -> tuple[float, ...]:
+    """Few round numbers, the first no more than the least and the last no less than the most."""
+    for steps in ((1, 2, 5), (1,)):
+        numbers = [float(m * 10**k) for k in range(19) for m in steps]
+        first = max(i for i, n in enumerate(numbers) if n <= least)
+        last = min(i for i, n in enumerate(numbers) if n >= most)
+        if last - first < _TICKS:
+            break
+    return tuple(numbers[first : last + 1])
 
 
 def _against_length(shown: list[tuple[str, pl.DataFrame]]) -> Chart:
