@@ -17,6 +17,7 @@ from torch import Tensor
 from mnemoscope.kernels.elementary_numba import (
     ONE,
     dense,
+    differentiated,
     flat,
     inlined,
     kept_as,
@@ -28,6 +29,7 @@ from mnemoscope.kernels.elementary_numba import (
     store,
     task,
 )
+from mnemoscope.kernels.token_numba import conv_token
 
 #: channels of a task
 BLOCK = 64
@@ -170,5 +172,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor) -
     """
     if start.dtype != torch.float32:
         raise TypeError(f"the numba convolution computes in float32, start is {start.dtype}; use the reference backend")
+    if x.shape[1] == 1 and not differentiated(x, weight, bias, start):
+        return conv_token(x, weight, bias, start)
     y, end = _Conv.apply(x, weight, bias, start)
     return y, end

@@ -166,3 +166,8 @@ def flat(x: Tensor, dtype: torch.dtype) -> tuple[Any, int, int]:
 def dense(x: Tensor | None) -> Any:
     """A tensor's numbers in float32, contiguous; none for None."""
     return np.empty(0, np.float32) if x is None else x.detach().to(torch.float32).contiguous().numpy()
+
+
+def differentiated(*inputs: Tensor | None) -> bool:
+    """Whether gradients of a function of these will be asked for."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)

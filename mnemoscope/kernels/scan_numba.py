@@ -20,6 +20,7 @@ from mnemoscope.kernels.elementary_numba import (
     ONE,
     ZERO,
     dense,
+    differentiated,
     exp2,
     flat,
     inlined,
@@ -33,6 +34,7 @@ from mnemoscope.kernels.elementary_numba import (
     store,
     task,
 )
+from mnemoscope.kernels.token_numba import scan_token
 
 #: channels of a task
 BLOCK = 128
@@ -333,5 +335,8 @@ def selective_scan(
     """
     if start.dtype != torch.float32:
         raise TypeError(f"the numba scan computes in float32, start is {start.dtype}; use the reference backend")
-    y, end = _Scan.apply(u, dt, A, B, C, D, z, dt_bias, start)
+    inputs = (u, dt, A, B, C, D, z, dt_bias, start)
+    if u.shape[1] == 1 and not differentiated(*inputs):
+        return scan_token(*inputs)
+    y, end = _Scan.apply(*inputs)
     return y, end

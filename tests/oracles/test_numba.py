@@ -17,6 +17,7 @@ from mnemoscope.kernels import (
     norm_ref,
     scan_numba,
     scan_ref,
+    token_numba,
 )
 from mnemoscope.kernels.elementary_numba import put
 
@@ -107,6 +108,50 @@ def test_conv_and_norm_in_bfloat16() -> None:
     fast = results(lambda h, y, w: norm_numba.add_norm(h, y, w, 1e-5, torch.bfloat16), norm)
     assert [f.dtype for f in fast] == [torch.float32, torch.bfloat16, *(v.dtype for v in norm)]
     compare(fast, results(lambda h, y, w: norm_ref.add_norm(h, y, w, 1e-5, torch.float64), norm, torch.float64), 2**-8)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "n", "gate"),
+    [(5, 1, 16, True), (6, 2, 35, False), (3, 3, 7, True), (260, 1, 16, True)],  # 35: two rows of 16 and three
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_token(channels: int, groups: int, n: int, gate: bool, dtype: torch.dtype) -> None:
+    """Without gradients a kernel of its own writes one token: the same numbers as the definitions in float64."""
+    given = scan_inputs(3, 1, channels, groups, n, gate, not gate)
+    rounded = [None if x is None or i in (2, 5, 7, 8) else x.to(dtype) for i, x in enumerate(given)]
+    given = [x if r is None else r for x, r in zip(given, rounded, strict=True)]
+    exact = [None if x is None else x.double() for x in given]
+    with torch.no_grad():
+        compare(
+            [*token_numba.scan_token(*given)],
+            [*scan_ref.selective_scan(*exact)],
+            1e-5 if dtype == torch.float32 else 2**-7,
+        )
+        conv = [
+            torch.randn(3, 1, channels).to(dtype),
+            torch.randn(channels, 4),
+            torch.randn(channels),
+            torch.randn(3, channels, 3),
+        ]
+        for taps, bias in ((4, True), (2, False), (1, True)):
+            some = [conv[0], conv[1][:, :taps], conv[2] if bias else None, conv[3][..., : taps - 1]]
+            slow = conv_ref.causal_conv(*(None if x is None else x.double() for x in some))
+            compare([*conv_numba.causal_conv(*some)], [*slow], 1e-5 if dtype == torch.float32 else 2**-7)
+
+
+def test_one_token_is_written_by_the_kernel_for_it_unless_gradients_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    whole = token_numba.scan_token
+    monkeypatch.setattr(scan_numba, "scan_token", lambda *inputs: asked.append(1) or whole(*inputs))
+    given = scan_inputs(2, 1, 4, 1, 16, True, True)
+    first = scan_numba.selective_scan(*given)
+    assert asked == [1]
+    given[0] = given[0].detach().requires_grad_()
+    second = scan_numba.selective_scan(*given)
+    assert asked == [1]
+    compare([x.detach() for x in second], list(first))
 
 
 def test_cross_entropy_in_bfloat16() -> None:
