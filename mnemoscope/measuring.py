@@ -19,7 +19,7 @@ from mnemoscope.codec.search._judge import SAMPLE, Judge
 from mnemoscope.codec.search.greedy import SEARCH as GREEDY
 from mnemoscope.controls import Condition
 from mnemoscope.errors import RunError
-from mnemoscope.memory.memory import Memory
+from mnemoscope.memory.memory import Memory, together
 from mnemoscope.types import IntArray, Window
 from mnemoscope.workshop import Workshop
 
@@ -36,6 +36,11 @@ def batch_windows(shop: Workshop, length: int) -> int:
     """Windows of a length that are measured together: no more on a CPU than what its caches hold pays for."""
     most = CPU_TOKENS if shop.accelerator.device.type == "cpu" else shop.study.compute.batch_tokens
     return max(1, min(most, shop.study.compute.batch_tokens) // length)
+
+
+def together_written(writer: Writer, windows: Sequence[Window]) -> int:
+    """Windows of one length that are written together, at least: as many as the writer has room for."""
+    return writer.size(len(windows), windows[0].length)
 
 
 def judge(shop: Workshop, condition: Condition, windows: Sequence[Window]) -> Judge:
@@ -70,6 +75,10 @@ def measure(
     held = texts.held(condition.written_as, length)
     judging = judge(shop, condition, windows)
     size = batch_windows(shop, length)
+    # batches that are predicted and not yet written; the texts that they lack, and the memories to write these from
+    waiting: list[tuple[Sequence[Window], list[str], IntArray, npt.NDArray[np.float32], IntArray]] = []
+    lacking: list[str] = []
+    memories: list[Memory] = []
     done = 0
     while done < len(windows):
         batch, source = windows[done : done + size], read[done : done + size]
@@ -85,26 +94,55 @@ def measure(
             for row in np.flatnonzero((predictions == ends).all(1) & search.follows):
                 held[names[row]] = Reconstruction(ids[row].tolist(), True)
             # the first row of each text that is missing
-            rows = list({name: row for row, name in reversed([*enumerate(names)]) if name not in held}.values())
-            if rows:
-                new = search.write(writer, memory.rows(torch.tensor(rows, device=device)), length, judging)
-                held.update(zip((names[row] for row in rows), new, strict=True))
-            written = [held[name] for name in names]
+            known = {*held, *lacking}
+            rows = {name: row for row, name in reversed([*enumerate(names)]) if name not in known}
+            memories.append(memory.rows(torch.tensor(list(rows.values()), dtype=torch.int64, device=device)))
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
-                raise RunError(
-                    f"the device's memory does not hold a window of {length} tokens",
-                    remedy="Leave out the longest windows, or use a larger device",
-                ) from error
+                raise _too_long(length) from error
             size = len(batch) // 2
         else:
             done += len(batch)
-            yield columns(shop, key, batch, ids, nats.cpu().numpy(), predictions, written)
+            lacking += rows
+            waiting.append((batch, names, ids, nats.cpu().numpy(), predictions))
+            if not lacking or len(lacking) >= together_written(writer, windows) or done == len(windows):
+                if lacking:
+                    new = _written(search, writer, together(memories), length, judging)
+                    held.update(zip(lacking, new, strict=True))
+                for some, of, given, costs, told in waiting:
+                    yield columns(shop, key, some, given, costs, told, [held[name] for name in of])
+                waiting, lacking, memories = [], [], []
             continue
         # after the handler, whose traceback holds on to the tensors
         log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        _release(device)
+
+
+def _written(search: Search, writer: Writer, memory: Memory, length: int, judging: Judge) -> list[Reconstruction]:
+    """What a search writes, of half as many windows at a time where the device's memory does not hold them all."""
+    try:
+        return search.write(writer, memory, length, judging)
+    except torch.OutOfMemoryError as error:
+        if memory.batch == 1:
+            raise _too_long(length) from error
+    # after the handler, whose traceback holds on to the tensors
+    log.warning("out of memory: windows of %d tokens are now written %d at a time", length, -(-memory.batch // 2))
+    _release(writer.decoder.device)
+    rows = torch.arange(memory.batch, device=writer.decoder.device)
+    halves = [_written(search, writer, memory.rows(half), length, judging) for half in rows.chunk(2)]
+    return halves[0] + halves[1]
+
+
+def _too_long(length: int) -> RunError:
+    return RunError(
+        f"the device's memory does not hold a window of {length} tokens",
+        remedy="Leave out the longest windows, or use a larger device",
+    )
+
+
+def _release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def columns(

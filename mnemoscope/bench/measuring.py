@@ -18,7 +18,7 @@ from mnemoscope import config, plugins
 from mnemoscope.bench.clock import Batches, Cost, rising, seconds_of
 from mnemoscope.bench.found import Forecast, Line
 from mnemoscope.codec.generate import Reconstruction, Texts, Writer
-from mnemoscope.measuring import batch_windows, measure
+from mnemoscope.measuring import batch_windows, measure, together_written
 from mnemoscope.memory.memory import Memory
 from mnemoscope.train import decoders
 from mnemoscope.types import IntArray, Window
@@ -101,7 +101,7 @@ def _of_family(shop: Workshop, found: Forecast, some: Sequence[config.Decoder]) 
         reading = {reads: Batches(partial(read, name), full, gpu) for reads, name in kinds.items()}
         found.whole &= all(cost.whole for cost in reading.values())
         bar.at(2, "strides")
-        most = max(writer.size(count, used[-1]) for count in full.values())
+        most = max(writer.size(len(windows[length]), used[-1]) for length in used)
         sizes = [1 << power for power in range(most.bit_length())] if gpu else rising(1, most)
         beginning += sum(seconds_of(partial(advance, size)) for size in (sizes if gpu else sizes[:1]) for _ in range(2))
         stride = Cost(advance, sizes)
@@ -114,9 +114,9 @@ def _of_family(shop: Workshop, found: Forecast, some: Sequence[config.Decoder]) 
         counts = strides(np.random.default_rng(0).permutation(need), partial(writer.size, length=length))
         return sum(number * stride(size) for size, number in counts.items())
 
-    def in_batches(length: int, each: Callable[[int], float]) -> float:
-        batches, rest = divmod(len(windows[length]), full[length])
-        return batches * each(full[length]) + (each(rest) if rest else 0.0)
+    def in_batches(length: int, size: int, each: Callable[[int], float]) -> float:
+        batches, rest = divmod(len(windows[length]), size)
+        return batches * each(size) + (each(rest) if rest else 0.0)
 
     unending = 0.0
     for d in some:
@@ -126,15 +126,14 @@ def _of_family(shop: Workshop, found: Forecast, some: Sequence[config.Decoder]) 
             tokens, seconds = 0, 0.0
             for length in decoders.lengths_of(d, study):
                 tokens += len(d.seeds) * len(windows[length]) * length
-                each = in_batches(length, partial(reading[condition.reads], length))
+                each = in_batches(length, full[length], partial(reading[condition.reads], length))
 
                 def writing(needed: IntArray, reads: bool = condition.reads, length: int = length) -> float:
                     # without a memory all windows are written alike
-                    return (
-                        in_batches(length, lambda n: written(length, n, needed))
-                        if reads
-                        else written(length, 1, needed)
-                    )
+                    if not reads:
+                        return written(length, 1, needed)
+                    size = max(full[length], together_written(writer, windows[length]))
+                    return in_batches(length, min(size, len(windows[length])), lambda n: written(length, n, needed))
 
                 if condition.written_as not in known:
                     # a decoder that can do it ends with its window; the token that says so is written too

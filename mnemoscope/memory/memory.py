@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,3 +80,8 @@ class Memory(Mapping[str, Tensor]):
     def rows(self, index: Tensor) -> Memory:
         """The memories of some windows.  ``index``: int64 [b] or bool [B]."""
         return self.map(lambda part: part[index])
+
+
+def together(memories: Sequence[Memory]) -> Memory:
+    """The memories of all their windows, in order."""
+    return Memory({name: torch.cat([m[name] for m in memories]) for name in memories[0]})

@@ -12,6 +12,7 @@ import torch
 
 from mnemoscope import config, pipeline
 from mnemoscope.codec.decoder import Decoder
+from mnemoscope.codec.generate import Reconstruction, Writer
 from mnemoscope.errors import RunError
 from mnemoscope.memory.memory import Memory
 
@@ -20,7 +21,7 @@ def run(study: Path, out: Path) -> dict[str, list[object]]:
     """The decoded windows of a run, less what a rounding error may change."""
     pipeline.run(config.load(study), out, until="reconstruct")
     files = sorted((out / "decoded").glob("*.parquet"))
-    kept = ["window_id", "condition", "length", "reference_ids", "reference"]
+    kept = ["window_id", "condition", "length", "reference_ids", "reference", "reconstruction_ids"]
     rows: dict[str, list[object]] = {}
     for file in files:
         for name, column in pq.read_table(file, columns=[*kept, "token_nats"]).to_pydict().items():
@@ -64,3 +65,24 @@ def test_a_device_that_holds_no_window_is_named(tmp_path: Path, monkeypatch: pyt
     narrow(monkeypatch, 0)
     with pytest.raises(RunError, match="does not hold 1 windows of 4 tokens"):
         run(study, tmp_path / "run")
+
+
+def test_a_device_that_writes_fewer_windows_at_once_writes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = small.study(tmp_path)
+    expected = run(study, tmp_path / "whole")
+    whole = Writer.write
+
+    def write(self: Writer, memory: Memory, length: int) -> list[Reconstruction]:
+        if memory.batch > 2:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, memory, length)
+
+    monkeypatch.setattr(Writer, "write", write)
+    with caplog.at_level(logging.WARNING):
+        found = run(study, tmp_path / "narrow")
+    assert {k: v for k, v in found.items() if k != "token_nats"} == {
+        k: v for k, v in expected.items() if k != "token_nats"
+    }
+    assert "windows of 4 tokens are now written" in caplog.text
