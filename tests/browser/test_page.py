@@ -151,7 +151,7 @@ def test_every_chart_gives_its_data_and_its_command(run: tuple[Path, Study], ope
     page = opened(folder / "report.html")
     tables = [pl.read_parquet(folder / f"{name}.parquet") for name in ("estimates", "curves")]
     names = [d.name for d in study.decoders]
-    shown = catalogue.of_run(*tables, names, None, html._floor(folder, study))
+    shown = catalogue.of_run(*tables, names, floor=html._floor(folder, study))
     assert len(shown) > 8
     for chart in shown:
         figure = page.locator(f"figure#{chart.name}")
