@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 import mnemoscope
-from mnemoscope.cli import comparing, facts, forecast, model, playground, study, tables
+from mnemoscope.cli import comparing, facts, forecast, measure, model, playground, study, tables
 from mnemoscope.cli.shared import err, out
 from mnemoscope.errors import MnemoscopeError
 
@@ -25,6 +25,8 @@ Typical use:
 
 - mnemoscope inspect state-spaces/mamba-130m-hf: can this model be measured?
 
+- mnemoscope measure mamba-nano TEXT.txt --out runs/text: a page about your text
+
 - mnemoscope run STUDY.toml --out runs/mine: all stages, resumable
 
 - mnemoscope report runs/mine: the page again, from the files
@@ -36,7 +38,7 @@ command goes on).
 
 #: in the order of --help
 COMMANDS = {
-    "Studies": (study.demo, study.run, study.report, study.figures, comparing.compare, forecast.bench),
+    "Studies": (study.demo, measure.measure, study.run, study.report, study.figures, comparing.compare, forecast.bench),
     "A study's stages, one at a time": (study.train, study.reconstruct, study.score, study.estimate),
     "Models": (model.inspect, facts.check, playground.playground, model.certify, model.pretrain),
     "Text and tables": (tables.count, tables.schema),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from mnemoscope import config, zoo
-from mnemoscope.errors import ConfigError, ModelError
+from mnemoscope import config
+from mnemoscope.errors import ConfigError
 from mnemoscope.facts.find import KINDS
+from mnemoscope.request import checked, trained, whole_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +38,21 @@ class Request:
 
     def study(self) -> config.Study:
         """Raises: ConfigError, ModelError: there is no decoder, or none for so many tokens, or an option is wrong."""
-        try:
-            after = [int(part) for part in self.after.split(",")]
-        except ValueError:
+        after = whole_numbers(self.after, "--after", "16,64,256")
+        found = trained(self.model, self.decoder)
+        if found is None:
             raise ConfigError(
-                f"--after takes whole numbers with commas between them, not {self.after!r}", remedy="Such as 16,64,256"
-            ) from None
-        folder, weights = self._decoder()
-        about = _read(folder / "decoder.json")
-        longest = max(about["lengths"])
+                f"no decoder is shipped with {self.model!r}, and a memory tells nothing by itself",
+                remedy="Train one under the conditions memory and none (mnemoscope measure MODEL TEXTS --train TEXTS "
+                "..., or mnemoscope run STUDY.toml), then give it: --decoder RUN/checkpoints/NAME",
+            )
+        longest = max(found.lengths)
         if max(after) > longest:
             raise ConfigError(
                 f"this decoder was trained on windows of at most {longest} tokens: after {max(after)} a fact that is "
                 "missing may be lost to it alone",
                 remedy=f"Ask for at most {longest}, or train a decoder on longer windows",
-                file=folder,
+                file=found.folder,
             )
         values = {
             "name": "check",
@@ -65,47 +62,9 @@ class Request:
             "text": {"measure": [{"path": path, "text": self.text} for path in self.files]},
             "windows": {"lengths": after},
             "decoders": [
-                {"name": "decoder", "recipe": "trained", "weights": weights}
-                | {"seeds": about["seeds"], "conditions": ["memory", "none"]}
+                {"name": "decoder", "recipe": "trained", "weights": found.weights}
+                | {"seeds": found.seeds, "conditions": ["memory", "none"]}
             ],
             "estimate": {"by": []},
         }
-        try:
-            made = config.Study.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{where}: {message}", remedy="Mend that option") from None
-        return config.resolve(made, Path.cwd())
-
-    def _decoder(self) -> tuple[Path, str]:
-        """The folder of the decoder, and how a study names it."""
-        if self.decoder is None:
-            shipped = zoo.folder() / self.model / "decoders"
-            if (shipped / "decoder.json").exists():
-                return shipped, self.model
-            raise ConfigError(
-                f"no decoder is shipped with {self.model!r}, and a memory tells nothing by itself",
-                remedy="Train one under the conditions memory and none (mnemoscope run STUDY.toml --out RUN; studies/ "
-                "has examples), then give it: --decoder RUN/checkpoints/NAME",
-            )
-        given = self.decoder
-        places = [p.parent for pattern in ("", "*/", "checkpoints/*/") for p in given.glob(f"{pattern}decoder.json")]
-        if len(places) != 1:
-            held = f"several: {', '.join(map(str, sorted(places)))}" if places else "none"
-            raise ModelError(
-                f"one folder of trained decoders is wanted here, and there are {held}",
-                remedy="Give RUN/checkpoints/NAME of a run whose decoders are trained (mnemoscope train RUN)",
-                file=given,
-            )
-        return places[0], str(places[0].absolute())
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not (about["lengths"] and about["seeds"]):
-            raise ValueError("no lengths or seeds")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"damaged ({error})", remedy="Train these decoders anew", file=file) from None
-    return about
+        return checked(values)

@@ -16,7 +16,7 @@ import mnemoscope
 LAYERS = (
     *("cli", "playground", "bench", "pretraining", "certificate", "facts"),
     *("pipeline", "report", "stats", "learning", "measuring", "workshop", "controls"),
-    *("annotate", "score", "train", "codec"),
+    *("annotate", "score", "train", "codec", "request"),
     *(
         "frequency",
         "memory",
