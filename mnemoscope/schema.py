@@ -311,7 +311,9 @@ BRACKET = [
     Column("gap", pa.float64(), "fraction", "ceiling less floor: what is not known"),
     Column("gap_low", pa.float64(), "fraction", "lower end of its interval; NaN with fewer than two documents"),
     Column("gap_high", pa.float64(), "fraction", "upper end of its interval; likewise"),
-    Column("guessed", pa.float64(), "fraction", "of the ceiling, tokens certainly lost that were written back: guesses"),
+    Column(
+        "guessed", pa.float64(), "fraction", "of the ceiling, tokens certainly lost that were written back: guesses"
+    ),
     Column("confidence", pa.float64(), "fraction", "coverage aimed at by each interval alone, e.g. 0.95"),
     Column("n_tokens", pa.int64(), "tokens", "tokens that the decoder was to write"),
     Column("n_certified", pa.int64(), "tokens", "of them, tokens that the certificate read"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ def study(
     lengths: str,
     tokens_per_length: int,
     *,
+    name: str = "certificate",
     domain: str | None = None,
     annotations: Sequence[str] = (),
     seed: int = 0,
@@ -29,6 +31,7 @@ def study(
         text: files, folders or globs.
         lengths: of windows in tokens, rising, with commas between them.
         tokens_per_length: at most so many tokens' worth of windows at each length.
+        name: of the study.
         domain: field of a record that holds the domain.
         annotations: ``KIND`` or ``KIND:ARGUMENT``, a file in annotate/ and what it is made with; named after the kind.
 
@@ -45,8 +48,8 @@ def study(
     for kind, _ in named:
         plugins.load("annotation", kind)
     by = ["domain"] if domain else []
-    values = {
-        "name": "certificate",
+    values: dict[str, Any] = {
+        "name": name,
         "seed": seed,
         "model": {"name": model},
         "compute": {"device": device},
@@ -55,10 +58,18 @@ def study(
         "annotations": [{"name": kind, "kind": kind, "argument": argument} for kind, argument in named],
         "estimate": {"by": [*by, *(kind for kind, _ in named)]},
     }
+    return config.resolve(validated(values), Path.cwd())
+
+
+def validated(values: dict[str, Any]) -> config.Study:
+    """The study that ``values`` say; what is wrong with them is one option's fault.
+
+    Raises:
+        ConfigError: something is.
+    """
     try:
-        made = config.Study.model_validate(values)
+        return config.Study.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}: {message}", remedy="Mend that option") from None
-    return config.resolve(made, Path.cwd())

@@ -47,9 +47,14 @@ class Request:
             raise ConfigError(
                 f"--after takes whole numbers with commas between them, not {self.after!r}", remedy="Such as 16,64,256"
             ) from None
-        folder, weights = self._decoder()
-        about = _read(folder / "decoder.json")
-        longest = max(about["lengths"])
+        folder, weights = decoder_of(
+            self.model,
+            self.decoder,
+            "Train one under the conditions memory and none (mnemoscope run STUDY.toml --out RUN; studies/ has "
+            "examples), then give it: --decoder RUN/checkpoints/NAME",
+        )
+        decoder = about(folder)
+        longest = max(decoder["lengths"])
         if max(after) > longest:
             raise ConfigError(
                 f"this decoder was trained on windows of at most {longest} tokens: after {max(after)} a fact that is "
@@ -66,7 +71,7 @@ class Request:
             "windows": {"lengths": after},
             "decoders": [
                 {"name": "decoder", "recipe": "trained", "weights": weights}
-                | {"seeds": about["seeds"], "conditions": ["memory", "none"]}
+                | {"seeds": decoder["seeds"], "conditions": ["memory", "none"]}
             ],
             "estimate": {"by": []},
         }
@@ -78,34 +83,43 @@ class Request:
             raise ConfigError(f"{where}: {message}", remedy="Mend that option") from None
         return config.resolve(made, Path.cwd())
 
-    def _decoder(self) -> tuple[Path, str]:
-        """The folder of the decoder, and how a study names it."""
-        if self.decoder is None:
-            shipped = zoo.folder() / self.model / "decoders"
-            if (shipped / "decoder.json").exists():
-                return shipped, self.model
-            raise ConfigError(
-                f"no decoder is shipped with {self.model!r}, and a memory tells nothing by itself",
-                remedy="Train one under the conditions memory and none (mnemoscope run STUDY.toml --out RUN; studies/ "
-                "has examples), then give it: --decoder RUN/checkpoints/NAME",
-            )
-        given = self.decoder
-        places = [p.parent for pattern in ("", "*/", "checkpoints/*/") for p in given.glob(f"{pattern}decoder.json")]
-        if len(places) != 1:
-            held = f"several: {', '.join(map(str, sorted(places)))}" if places else "none"
-            raise ModelError(
-                f"one folder of trained decoders is wanted here, and there are {held}",
-                remedy="Give RUN/checkpoints/NAME of a run whose decoders are trained (mnemoscope train RUN)",
-                file=given,
-            )
-        return places[0], str(places[0].absolute())
+
+def decoder_of(model: str, given: Path | None, otherwise: str) -> tuple[Path, str]:
+    """A folder of trained decoders, and how a study names it.
+
+    Args:
+        given: the folder, or a run that holds one; None: the decoder that is shipped with the model.
+        otherwise: what to do where none is shipped.
+
+    Raises:
+        ConfigError: none is shipped.
+        ModelError: there is not exactly one.
+    """
+    if given is None:
+        shipped = zoo.folder() / model / "decoders"
+        if (shipped / "decoder.json").exists():
+            return shipped, model
+        raise ConfigError(
+            f"no decoder is shipped with {model!r}, and a memory tells nothing by itself", remedy=otherwise
+        )
+    places = [p.parent for pattern in ("", "*/", "checkpoints/*/") for p in given.glob(f"{pattern}decoder.json")]
+    if len(places) != 1:
+        held = f"several: {', '.join(map(str, sorted(places)))}" if places else "none"
+        raise ModelError(
+            f"one folder of trained decoders is wanted here, and there are {held}",
+            remedy="Give RUN/checkpoints/NAME of a run whose decoders are trained (mnemoscope train RUN)",
+            file=given,
+        )
+    return places[0], str(places[0].absolute())
 
 
-def _read(file: Path) -> dict[str, Any]:
+def about(folder: Path) -> dict[str, Any]:
+    """What a folder of trained decoders says of itself, with its lengths and seeds."""
+    file = folder / "decoder.json"
     try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not (about["lengths"] and about["seeds"]):
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not (found["lengths"] and found["seeds"]):
             raise ValueError("no lengths or seeds")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"damaged ({error})", remedy="Train these decoders anew", file=file) from None
-    return about
+    return found

@@ -17,6 +17,7 @@ NAMES = {
     "omission_words": "words lost anywhere",
     "omission_published": "words lost, as published",
     "certainly_lost": "tokens certainly lost",
+    "lost_to_noise": "lost to noise (chances of error, added)",
     "exact": "windows written back exactly",
     "bits_per_character": "bits kept per character",
     "omission_of_characters": "characters lost from their place",
@@ -72,6 +73,12 @@ def interval(row: dict[str, Any], digits: int = 1) -> str:
     return f"{low.removesuffix(PERCENT)} to {high}"
 
 
+def interval_of(row: dict[str, Any], end: str) -> str:
+    """``low to high`` of one number of a row of several, such as ``floor``."""
+    ends = {"low": row[f"{end}_low"], "high": row[f"{end}_high"]}
+    return interval({**ends, "unit": "fraction", "n_documents": row["n_documents"]})
+
+
 def counted(row: dict[str, Any]) -> str:
     """n of an estimate: ``2,304 tokens, 12 documents``."""
     return f"{count(row['n_tokens'], units(row['metric']))}, {count(row['n_documents'], 'document')}"
@@ -101,7 +108,7 @@ def units(metric: str) -> str:
         return "fact"
     if metric in ("bits_per_character", "omission_of_characters"):
         return "character"
-    if metric == "certainly_lost":  # no file of score/metrics: stats.certain measures it
+    if metric in ("certainly_lost", "lost_to_noise"):  # no file of score/metrics: stats.certain measures it
         return "token"
     return str(plugins.load("metric", metric).level)
 
