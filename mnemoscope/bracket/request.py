@@ -75,7 +75,9 @@ class Request:
         parts |= {"seed": self.seed, "device": self.device}
         plain = request.study(self.model, self.text, self.lengths, self.tokens_per_length, **parts)
         assert plain.windows is not None
-        given = [] if self.training and not self.decoders else [*self.decoders] or [None]
+        given: list[Path | None] = [*self.decoders]
+        if not given and self.training is None:
+            given = [None]
         found = [decoder_of(self.model, folder, _NONE) for folder in given]
         names = [f"decoder-{i + 1}" if len(found) > 1 else "decoder" for i in range(len(found))]
         decoders: list[dict[str, Any]] = [

@@ -52,7 +52,12 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     decoders = [d.name for d in study.decoders if d.name in set(estimates["decoder"])]
     effects = _readable(_table(run_folder, "effects")) if (run_folder / "effects.parquet").exists() else None
     convergence = _table(run_folder, "convergence") if (run_folder / "convergence.parquet").exists() else None
-    shown = catalogue.of_run(estimates, curves, decoders, effects, convergence, _floor(run_folder, study))
+    tables = [
+        _readable(_table(run_folder, name)) if (run_folder / f"{name}.parquet").exists() else None
+        for name in ("bracket", "floors")
+    ]
+    floor = _floor(run_folder, study)
+    shown = catalogue.of_run(estimates, curves, decoders, effects, convergence, floor, *tables)
     for chart in shown:
         for kind, content in figures.paper(chart).items():
             write_atomically(run_folder / "figures" / f"{chart.name}.{kind}", content)

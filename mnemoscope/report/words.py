@@ -73,12 +73,6 @@ def interval(row: dict[str, Any], digits: int = 1) -> str:
     return f"{low.removesuffix(PERCENT)} to {high}"
 
 
-def interval_of(row: dict[str, Any], end: str) -> str:
-    """``low to high`` of one number of a row of several, such as ``floor``."""
-    ends = {"low": row[f"{end}_low"], "high": row[f"{end}_high"]}
-    return interval({**ends, "unit": "fraction", "n_documents": row["n_documents"]})
-
-
 def counted(row: dict[str, Any]) -> str:
     """n of an estimate: ``2,304 tokens, 12 documents``."""
     return f"{count(row['n_tokens'], units(row['metric']))}, {count(row['n_documents'], 'document')}"

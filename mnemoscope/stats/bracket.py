@@ -129,7 +129,7 @@ class Best:
             return names[0], "the only decoder"
         if mine.height == 1:
             return names[0], f"the first of {mine['of'][0]}: one document leaves none to choose by"
-        return ", ".join(names), f"best of {mine['of'][0]} on the other half of the documents"
+        return ", ".join(dict.fromkeys(names)), f"best of {mine['of'][0]} on the other half of the documents"
 
 
 def best(measured: pl.LazyFrame, study: Study) -> Best:
