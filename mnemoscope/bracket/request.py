@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mnemoscope import config
+from mnemoscope import config, plugins
 from mnemoscope.certificate import request
 from mnemoscope.errors import ConfigError
 from mnemoscope.facts.request import about, decoder_of
@@ -71,6 +71,8 @@ class Request:
         """Raises: ConfigError, ModelError: there is no decoder, or an option is wrong."""
         if not self.searches or len(set(self.searches)) < len(self.searches):
             raise ConfigError("a search is given twice, or none", remedy="Give each once, e.g. --search greedy")
+        for search in self.searches:
+            plugins.load("search", search)
         parts: dict[str, Any] = {"name": "bracket", "domain": self.domain, "annotations": self.annotations}
         parts |= {"seed": self.seed, "device": self.device}
         plain = request.study(self.model, self.text, self.lengths, self.tokens_per_length, **parts)
@@ -101,6 +103,8 @@ class Request:
             raise ConfigError(
                 "there is no text to train a decoder on", remedy="Give --train FILE, not what is measured"
             )
+        for family in self.training.families:
+            plugins.load("family", family)
         return self.training.families
 
     def _trained(self, family: str, longest: int) -> dict[str, Any]:

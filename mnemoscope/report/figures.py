@@ -41,10 +41,12 @@ _MANY = 8  # lines, beyond which their labels are small and in one column
 
 
 def _limits(chart: Chart, panel: Panel) -> tuple[float, float]:
-    """The span of all values and intervals on the panel's scale, as shown, with some air; 0 is in it."""
+    """The span of all values and intervals on the panel's scale, as shown, with some air; 0 is in it, and 1 % of
+    fractions, or all of them where bars are compared."""
     points = [p for other in chart.panels if other.scale == panel.scale for s in _shown(chart, other) for p in s.points]
     numbers = [_scaled(panel, n) for p in points for n in (p.value, p.low, p.high) if math.isfinite(n)]
-    low, high = min([0.0, *numbers]), max([0.0, *numbers])
+    least = 100.0 if chart.kind == "bars" else 1.0 if panel.unit == "fraction" else 0.0
+    low, high = min([0.0, *numbers]), max([least, *numbers])
     air = 0.06 * (high - low or 1)
     return low - (air if low < 0 else 0), high + air
 
