@@ -372,6 +372,6 @@ def test_the_embedded_model_has_a_decoder_and_three_searches() -> None:
     assert [(d.name, d.search) for d in wanted.decoders] == [
         ("decoder", "greedy"),
         ("decoder.beam-4", "beam:4"),
-        ("decoder.reencode-4-32", "reencode:4:32"),
+        ("decoder.reencode-4-16", "reencode:4:16"),
     ]
     assert [d.conditions for d in wanted.decoders] == [["memory", "none"], ["memory"], ["memory"]]

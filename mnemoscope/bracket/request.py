@@ -13,7 +13,7 @@ from mnemoscope.errors import ConfigError
 from mnemoscope.facts.request import about, decoder_of
 
 #: as how a decoder's text is chosen, unless one says otherwise: the last lets the encoder itself be the judge
-SEARCHES = ("greedy", "beam:4", "reencode:4:32")
+SEARCHES = ("greedy", "beam:4", "reencode:4:16")
 #: points of a learning curve, and the first of them as a share of the training
 _POINTS, _FIRST = 8, 0.01
 #: tokens of a step, at most; and steps that there are to be at least

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Device, done, out
+from mnemoscope.cli.shared import Bars, Device, NoiseLevels, done, out, strengths
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +32,7 @@ def bracket(
         Path | None, typer.Option("--out", "-o", help="run folder; made if it is not there", show_default=False)
     ] = None,
     lengths: Annotated[str, typer.Option(help="window lengths in tokens, rising")] = "16,64,256",
-    tokens_per_length: Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")] = 16384,
+    tokens_per_length: Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")] = 4096,
     decoder: Annotated[
         list[Path] | None,
         typer.Option(
@@ -53,7 +53,7 @@ def bracket(
     ] = None,
     search: Annotated[
         list[str] | None,
-        typer.Option(help="how a decoder's text is chosen; each is tried  [default: greedy beam:4 reencode:4:32]"),
+        typer.Option(help="how a decoder's text is chosen; each is tried  [default: greedy beam:4 reencode:4:16]"),
     ] = None,
     domain: Annotated[
         str | None, typer.Option(help="field of a record that holds the domain", show_default=False)
@@ -65,9 +65,7 @@ def bracket(
     per_doubling: Annotated[
         int, typer.Option(min=0, help="tokens certified at each doubling of the distance to the window's end; 0: all")
     ] = 8,
-    noise: Annotated[
-        str, typer.Option(help="noise added to the memory, in standard deviations, for a floor of its own")
-    ] = "0.01,0.1",
+    noise: NoiseLevels = "0.1,1",
     seed: Annotated[int, typer.Option(min=0, help="of the choice of windows, tokens and halves")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -80,13 +78,8 @@ def bracket(
     from mnemoscope.bracket import request
     from mnemoscope.errors import ConfigError
 
-    try:
-        strengths = tuple(float(part) for part in noise.split(",") if part)
-    except ValueError:
-        raise ConfigError(
-            f"--noise takes numbers with commas between them, not {noise!r}", remedy="Such as 0.01,0.1"
-        ) from None
-    settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None, noise=strengths)
+    levels = strengths(noise)
+    settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None, noise=levels)
     if (Path(model) / "manifest.json").exists():
         if text or out_dir or decoder or tokens or train or annotate or domain:
             raise ConfigError(
