@@ -52,10 +52,9 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     decoders = [d.name for d in study.decoders if d.name in set(estimates["decoder"])]
     effects = _readable(_table(run_folder, "effects")) if (run_folder / "effects.parquet").exists() else None
     convergence = _table(run_folder, "convergence") if (run_folder / "convergence.parquet").exists() else None
-    tables = [
-        _readable(_table(run_folder, name)) if (run_folder / f"{name}.parquet").exists() else None
-        for name in ("bracket", "floors")
-    ]
+    # one that was made before the study's classes changed is of other classes
+    bracketed = "finished" in manifest.get("stages", {}).get("bracket", {})
+    tables = [_readable(_table(run_folder, name)) if bracketed else None for name in ("bracket", "floors")]
     floor = _floor(run_folder, study)
     shown = catalogue.of_run(estimates, curves, decoders, effects, convergence, floor, *tables)
     for chart in shown:

@@ -179,8 +179,9 @@ def _certified(read: pl.LazyFrame, written: pl.LazyFrame, run_folder: Path) -> p
     Raises:
         RunError: one of them is no token of the run, or there is none.
     """
+    measured = written.select("length").unique()
     beside = written.select(*_PLACE, recovered="recovered_in_place")
-    found = read.join(beside, on=_PLACE, how="left").collect(engine="streaming")
+    found = read.join(measured, on="length", how="semi").join(beside, on=_PLACE, how="left").collect(engine="streaming")
     alone = found["recovered"].null_count()
     if found.is_empty() or alone:
         what = f"{alone:,} of its {found.height:,} tokens are not the run's" if alone else "it holds no such token"
