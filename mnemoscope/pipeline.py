@@ -130,7 +130,7 @@ def annotate_windows(shop: Workshop) -> None:
             spans = annotate.collect(annotator, measured, wanted.labels)
             annotate.write(spans, run.path, wanted.name)
         run.note(annotations={**before, wanted.name: made})
-        run.undo("estimate", "report")
+        run.undo("estimate", "bracket", "report")
 
 
 def _made_from(wanted: config.Annotation) -> str:

@@ -99,7 +99,7 @@ class RunDir:
                     digests = {"study": study.digest(), "measured": measured}
                     self._write({**digests, "name": study.name, "seed": study.seed, "stages": {}})
                 elif self.manifest["study"] != study.digest():
-                    self.undo("estimate", "report")
+                    self.undo("estimate", "bracket", "report")
                     self.note(study=study.digest())
                 # the same study may come with its texts elsewhere, or for another device
                 if "study.toml" not in begun or self.study_file.read_text(encoding="utf-8") != config.dump(study):

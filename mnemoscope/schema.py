@@ -273,6 +273,13 @@ CERTIFICATE = [
     Column("equal", _B, "", "whether the memory after the window is the same with either token, bit for bit"),
     Column("ulps", pa.int64(), "ulp", "largest distance of two numbers of the two memories; 0 if and only if equal"),
     Column("differing", pa.int64(), "numbers", "how many numbers of the two memories differ"),
+    Column(
+        "apart",
+        pa.float64(),
+        "deviations",
+        "distance of the two memories as computed: the root of the sum, over parts, of squared differences over the "
+        "variance of the part's numbers in the window's memory; whatever the precision",
+    ),
     Column("nats", _F, "nats", "-ln p of the true token under the encoder, which has read BOS and what stands before"),
     Column("substitute_nats", _F, "nats", "-ln p of the substitute, likewise"),
 ]
@@ -285,6 +292,34 @@ HORIZONS = [
     Column("lost", pa.float64(), "fraction", "share of the window's tokens that are certainly lost"),
     Column("n_tokens", pa.int64(), "tokens", "tokens that were read"),
     Column("n_documents", pa.int64(), "documents", "documents that they are from"),
+]
+
+BRACKET = [
+    *(c for c in ESTIMATES if c.name in ("run", "model", "length", "by", "group")),
+    Column("precision", _S, "", "how the memory is stored that both ends are about: the model's own precision"),
+    Column("floor", pa.float64(), "fraction", "share of tokens certainly lost; NaN if the certificate read none"),
+    Column("floor_low", pa.float64(), "fraction", "lower end of its interval; NaN with fewer than two documents"),
+    Column("floor_high", pa.float64(), "fraction", "upper end of its interval; likewise"),
+    Column(
+        "ceiling",
+        pa.float64(),
+        "fraction",
+        "share of tokens that the best decoder did not write back in place, or that are certainly lost all the same",
+    ),
+    Column("ceiling_low", pa.float64(), "fraction", "lower end of its interval; NaN with fewer than two documents"),
+    Column("ceiling_high", pa.float64(), "fraction", "upper end of its interval; likewise"),
+    Column("gap", pa.float64(), "fraction", "ceiling less floor: what is not known"),
+    Column("gap_low", pa.float64(), "fraction", "lower end of its interval; NaN with fewer than two documents"),
+    Column("gap_high", pa.float64(), "fraction", "upper end of its interval; likewise"),
+    Column(
+        "guessed", pa.float64(), "fraction", "of the ceiling, tokens certainly lost that were written back: guesses"
+    ),
+    Column("confidence", pa.float64(), "fraction", "coverage aimed at by each interval alone, e.g. 0.95"),
+    Column("n_tokens", pa.int64(), "tokens", "tokens that the decoder was to write"),
+    Column("n_certified", pa.int64(), "tokens", "of them, tokens that the certificate read"),
+    Column("n_documents", pa.int64(), "documents", "documents that they are from"),
+    Column("decoders", _S, "", "the best decoder of each half of the documents, chosen by the other half: name/seed"),
+    Column("method", _S, "", "how the decoder was chosen and the intervals were made"),
 ]
 
 TABLES: dict[str, list[Column]] = {
@@ -301,6 +336,8 @@ TABLES: dict[str, list[Column]] = {
     "counts": COUNTS,
     "certificate": CERTIFICATE,
     "horizons": HORIZONS,
+    "floors": ESTIMATES,
+    "bracket": BRACKET,
     "facts": FACTS,
     "facts_summary": FACTS_SUMMARY,
 }

@@ -284,7 +284,7 @@ def test_shares_and_horizons_by_hand(tmp_path: Path) -> None:
         for e in (False, gone)
     ]
     table(tmp_path, rows)
-    found = certain.estimate(tmp_path, ["distance", "domain"], seed=0, confidence=0.95, resamples=200, position_bins=4)
+    found = certain.shares(tmp_path, ["distance", "domain"], seed=0, confidence=0.95, resamples=200, position_bins=4)
     assert found.columns == [c.name for c in schema.ESTIMATES]
     value = {(r["by"], r["group"]): r["value"] for r in found.iter_rows(named=True)}
     assert value == {

@@ -103,7 +103,7 @@ def test_a_certificate_of_another_model_is_refused(run: Path, monkeypatch: pytes
     rows = tokens.with_columns(
         model=pl.lit("another"), weight=1.0, substitute_id=0, precision=pl.lit("fp32"), equal=True
     )
-    rows = rows.with_columns(differing=0, ulps=0, substitute_nats=1.0)
+    rows = rows.with_columns(differing=0, ulps=0, apart=0.0, substitute_nats=1.0)
     wanted = schema.arrow("certificate")
     (run / "certificate").mkdir()
     pq.write_table(rows.select(wanted.names).to_arrow().cast(wanted), run / "certificate" / "L16.parquet")

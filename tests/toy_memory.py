@@ -127,6 +127,19 @@ class DropClass(Toy):
         super().__init__(vocabulary, bos, blank, room=64, dropped=members)
 
 
+class Quantised(Toy):
+    """Keeps of each token only in which cell of the vocabulary it lies, two tokens to a cell, i with i + 1 for every
+    even i of ``coarse``; all others exactly.  Writing, it guesses the first of the two."""
+
+    def __init__(self, vocabulary: int, bos: int, blank: int, coarse: Iterable[int]):
+        super().__init__(vocabulary, bos, blank, room=64)
+        known, beliefs = self.known.clone(), self.beliefs.clone()
+        for first in {i - i % 2 for i in coarse} - {bos - bos % 2, blank - blank % 2}:
+            known[first + 1] = known[first]
+            beliefs[first + 1] = _even([first, first + 1], vocabulary, blank)
+        self.known, self.beliefs = known, beliefs
+
+
 class Forgetful(Toy):
     """Forgets each token with a chance of its own, as by a throw of dice that what was read before decides.
 

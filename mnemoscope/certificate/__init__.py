@@ -10,6 +10,7 @@ hold: a token of which no such substitute was found may still be lost, to anothe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from mnemoscope import annotate, config, plugins, schema
 from mnemoscope.annotate._reader import Reader
 from mnemoscope.certificate.storage import PRECISIONS
 from mnemoscope.certificate.windows import Verdict, judge
-from mnemoscope.errors import ConfigError
+from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
 from mnemoscope.memory.load import Loaded, load, special_tokens
 from mnemoscope.progress import Progress, Silent
@@ -34,6 +35,7 @@ from mnemoscope.text import corpora
 from mnemoscope.text.windows import WindowSet, cut
 from mnemoscope.train.processes import accelerator, device_name
 from mnemoscope.types import Window
+from mnemoscope.workshop import Workshop
 
 _KEY = ("doc_id", "window_id", "domain", "source", "dialect", "prefix")
 
@@ -47,11 +49,13 @@ class Settings:
         per_doubling: tokens of a window that are looked at, at each doubling of the distance to its end (0, 1, 2-3,
             4-7, ...), drawn by the study's seed; None: all.
         precisions: of :data:`mnemoscope.certificate.storage.PRECISIONS`.
+        noise: strengths s for which the loss under ``noise:s`` is estimated too (:mod:`mnemoscope.stats.noise`).
     """
 
     substitutes: int
     per_doubling: int | None
     precisions: tuple[str, ...] = PRECISIONS
+    noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("substitutes", self.substitutes), ("per_doubling", self.per_doubling)):
@@ -62,6 +66,16 @@ class Settings:
             raise ConfigError(
                 f"no precision {', '.join(map(repr, unknown)) or 'given'}", remedy=f"There are: {', '.join(PRECISIONS)}"
             )
+        if any(not 0 < s < math.inf for s in self.noise) or len(set(self.noise)) < len(self.noise):
+            raise ConfigError(
+                f"noise has the strengths {', '.join(map(str, self.noise))}",
+                remedy="Give numbers above 0, each once, in standard deviations of the memory's numbers",
+            )
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides the tables ``certificate/``, for the manifest; any noise can be estimated from them."""
+        return {k: v for k, v in asdict(self).items() if k != "noise"} | {"precisions": list(self.precisions)}
 
 
 def certify(study: config.Study, out: str | Path, settings: Settings, progress: Progress | None = None) -> RunDir:
@@ -82,8 +96,7 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
         raise ConfigError("there is nothing to certify", remedy="Give [model], [windows] and [[text.measure]]")
     device = accelerator(study.compute)
     run = RunDir(out, study)
-    asked = {**asdict(settings), "precisions": list(settings.precisions)}
-    run.require_same("certificate", asked)
+    run.require_same("certificate", settings.asked)
     with run.stage("prepare"):
         inputs = [asdict(i) for i in corpora.check(study.text.measure)]
         run.require_same("inputs", inputs)
@@ -100,42 +113,72 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
             tokens_per_length=w.tokens_per_length,
         )
         _annotate(run, loaded, windows)
-        run.note(command=command(), inputs=inputs, encoder=loaded.digest, certificate=asked)
+        run.note(command=command(), inputs=inputs, encoder=loaded.digest, certificate=settings.asked)
     with run.stage("certify", device=device_name(device)):
-        copies = unlike = 0
-        with talk.task("certifying", sum(map(len, windows.windows.values())), "windows") as bar:
-            done = 0
-            for length, some in windows.windows.items():
-                target = run.path / "certificate" / f"L{length}.parquet"
-                target.parent.mkdir(exist_ok=True)
-                if not target.exists():
-                    with replacing(target) as part, pq.ParquetWriter(part, schema.arrow("certificate")) as file:
-                        for number, (table, verdict) in enumerate(_verdicts(study, loaded, some, settings)):
-                            file.write_table(table)
-                            copies, unlike = copies + verdict.copies, unlike + verdict.unlike
-                            bar.at(done + number + 1, f"L={length}")
-                done += len(some)
-                bar.at(done, f"L={length}")
-        if copies:
-            run.note(read_twice=copies, unlike=unlike)
-        if unlike:
-            talk.say(
-                f"the same window, read twice in one batch, left another memory {unlike} of {copies} times: this "
-                "arithmetic depends on the place in a batch, and what is equal may look unequal"
-            )
+        _read_all(run, loaded, windows, settings, talk)
     with run.stage("estimate"):
-        e = study.estimate
-        by = ["position", certain.DISTANCE, *(b for b in e.by if b != "position")]
-        certain.estimate(
-            run.path,
-            by,
-            seed=study.seed,
-            confidence=e.confidence,
-            resamples=e.resamples,
-            position_bins=e.position_bins,
-        )
+        certain.write(run.path, run.path / "estimates.parquet", _groups(study), settings.noise, study)
         certain.horizons(run.path)
     return run
+
+
+def within(shop: Workshop, settings: Settings) -> None:
+    """The certificate of a run, in its own folder: of its model, on its windows, once both are prepared.
+
+    Writes ``certificate/``, ``floors.parquet`` and ``horizons.parquet``; the same call after an interruption goes on.
+
+    Raises:
+        RunError: another certificate lies there, or the run's is of other settings.
+    """
+    run = shop.run
+    if any((run.path / "certificate").glob("*.parquet")) and "certificate" not in run.manifest:
+        raise RunError(
+            "the certificate in this run was made elsewhere, and may be of other windows",
+            remedy="Take the folder away; the run makes its own",
+            file=run.path / "certificate",
+        )
+    run.require_same("certificate", settings.asked)
+    run.note(certificate=settings.asked)
+    lengths = run.study.windows.lengths if run.study.windows else []
+    with run.stage("certify", device=shop.device_name):
+        if not all(_file(run, length).exists() for length in lengths):
+            run.require_same("encoder", shop.loaded.digest)
+            _read_all(run, shop.loaded, shop.windows, settings, shop.progress)
+        certain.write(run.path, run.path / "floors.parquet", _groups(run.study), settings.noise, run.study)
+        certain.horizons(run.path)
+
+
+def _groups(study: config.Study) -> list[str]:
+    return ["position", certain.DISTANCE, *(b for b in study.estimate.by if b != "position")]
+
+
+def _file(run: RunDir, length: int) -> Path:
+    return run.path / "certificate" / f"L{length}.parquet"
+
+
+def _read_all(run: RunDir, loaded: Loaded, windows: WindowSet, settings: Settings, talk: Progress) -> None:
+    """Writes certificate/, a file a length; those that are there stay."""
+    copies = unlike = 0
+    with talk.task("certifying", sum(map(len, windows.windows.values())), "windows") as bar:
+        done = 0
+        for length, some in windows.windows.items():
+            target = _file(run, length)
+            target.parent.mkdir(exist_ok=True)
+            if not target.exists():
+                with replacing(target) as part, pq.ParquetWriter(part, schema.arrow("certificate")) as file:
+                    for number, (table, verdict) in enumerate(_verdicts(run.study, loaded, some, settings)):
+                        file.write_table(table)
+                        copies, unlike = copies + verdict.copies, unlike + verdict.unlike
+                        bar.at(done + number + 1, f"L={length}")
+            done += len(some)
+            bar.at(done, f"L={length}")
+    if copies:
+        run.note(read_twice=copies, unlike=unlike)
+    if unlike:
+        talk.say(
+            f"the same window, read twice in one batch, left another memory {unlike} of {copies} times: this "
+            "arithmetic depends on the place in a batch, and what is equal may look unequal"
+        )
 
 
 def _annotate(run: RunDir, loaded: Loaded, windows: WindowSet) -> None:
@@ -224,6 +267,7 @@ def rows(window: Window, verdict: Verdict, precisions: Sequence[str], key: dict[
         "equal": verdict.ulps.reshape(-1) == 0,
         "ulps": verdict.ulps.reshape(-1),
         "differing": verdict.differing.reshape(-1),
+        "apart": each(verdict.apart.reshape(-1)),
         "nats": each(verdict.nats),
         "substitute_nats": each(verdict.substitute_nats.reshape(-1)),
     }

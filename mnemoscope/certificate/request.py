@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Any
 
 from mnemoscope import config, plugins
-from mnemoscope.errors import ConfigError
+from mnemoscope.request import checked, whole_numbers
 
 
 def study(
@@ -17,6 +15,7 @@ def study(
     lengths: str,
     tokens_per_length: int,
     *,
+    name: str = "certificate",
     domain: str | None = None,
     annotations: Sequence[str] = (),
     seed: int = 0,
@@ -29,24 +28,20 @@ def study(
         text: files, folders or globs.
         lengths: of windows in tokens, rising, with commas between them.
         tokens_per_length: at most so many tokens' worth of windows at each length.
+        name: of the study.
         domain: field of a record that holds the domain.
         annotations: ``KIND`` or ``KIND:ARGUMENT``, a file in annotate/ and what it is made with; named after the kind.
 
     Raises:
         ConfigError: a length that is no number, lengths that do not rise, an unknown annotation, one given twice.
     """
-    try:
-        of_windows = [int(part) for part in lengths.split(",")]
-    except ValueError:
-        raise ConfigError(
-            f"lengths are whole numbers with commas between them, not {lengths!r}", remedy="For example: 64,256"
-        ) from None
+    of_windows = whole_numbers(lengths, "--lengths", "64,256")
     named = [a.partition(":")[::2] for a in annotations]
     for kind, _ in named:
         plugins.load("annotation", kind)
     by = ["domain"] if domain else []
-    values = {
-        "name": "certificate",
+    values: dict[str, Any] = {
+        "name": name,
         "seed": seed,
         "model": {"name": model},
         "compute": {"device": device},
@@ -55,10 +50,4 @@ def study(
         "annotations": [{"name": kind, "kind": kind, "argument": argument} for kind, argument in named],
         "estimate": {"by": [*by, *(kind for kind, _ in named)]},
     }
-    try:
-        made = config.Study.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {message}", remedy="Mend that option") from None
-    return config.resolve(made, Path.cwd())
+    return checked(values)

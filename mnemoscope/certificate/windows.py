@@ -47,6 +47,7 @@ class Verdict:
         nats, substitute_nats: -ln p of the tokens [P] and of their substitutes [P, k], float32.
         ulps: the largest distance of any two numbers of the memories, int64 [P, k, S]; 0 if and only if all are equal.
         differing: how many numbers differ, int64 [P, k, S].
+        apart: how far the memories lie apart as computed, float64 [P, k], see :func:`apart`.
         copies, unlike: how often the window was read again, in another place or batch, and how often that left another
             memory.
     """
@@ -58,6 +59,7 @@ class Verdict:
     substitute_nats: npt.NDArray[np.float32]
     ulps: IntArray
     differing: IntArray
+    apart: npt.NDArray[np.float64]
     copies: int
     unlike: int
 
@@ -120,7 +122,7 @@ def compare(
     substitutes: Tensor,
     precisions: Sequence[str],
     batch_tokens: int,
-) -> tuple[Tensor, Tensor, int, int]:
+) -> tuple[Tensor, Tensor, Tensor, int, int]:
     """How far the memory of each substituted window lies from the window's own.
 
     Args:
@@ -131,7 +133,8 @@ def compare(
         batch_tokens: tokens read at once, about.
 
     Returns:
-        ulps and numbers that differ, both int64 [P, k, S] on the CPU; copies and unlike as in :class:`Verdict`.
+        ulps and numbers that differ, both int64 [P, k, S], and distances, float64 [P, k], on the CPU; copies and unlike
+        as in :class:`Verdict`.
 
     Raises:
         ModelError: a memory holds what is no finite number.
@@ -155,6 +158,7 @@ def compare(
         states, alive = states.rows(still), alive[still]
 
     found = torch.zeros(2, len(place), len(precisions), dtype=torch.int64)
+    squares = torch.zeros(len(place), dtype=torch.float64)
     rows = alive.cpu()
     for part in truth:
         if not (truth[part].isfinite().all() and states[part].isfinite().all()):
@@ -162,13 +166,24 @@ def compare(
                 f"the memory holds what is no finite number, in {part}",
                 remedy="Load the model in float32, and check its weights",
             )
+        squares[rows] += apart(truth[part], states[part])
         for s, precision in enumerate(precisions):
             own, others = storage.store(truth[part], precision), storage.store(states[part], precision)
             ulps, differing = (x.cpu() for x in storage.apart(own, others, precision))
             found[0, rows, s] = torch.maximum(found[0, rows, s], ulps)
             found[1, rows, s] += differing
     shape = (len(at), k, len(precisions))
-    return found[0].view(shape), found[1].view(shape), copies, unlike
+    return found[0].view(shape), found[1].view(shape), squares.sqrt().view(shape[:2]), copies, unlike
+
+
+def apart(one: Tensor, rest: Tensor) -> Tensor:
+    """The squared distance of a part of B memories [B, ...] from that of one [1, ...], in units of the standard
+    deviation of the one's numbers: float64 [B] on the CPU; infinite where they differ and the one's are all the same.
+    """
+    # float64 is not on every device
+    own = one.flatten(1).cpu().double()
+    square = (rest.flatten(1).cpu().double() - own).square().sum(1)
+    return torch.where(square > 0, square / own.var(correction=0), 0.0)
 
 
 def _read(adapter: Adapter, chunk: Tensor, texts: Tensor, truth: Memory, states: Memory, size: int) -> list[Memory]:
@@ -214,7 +229,7 @@ def judge(
     if prefix == "bos":
         with torch.no_grad():
             _, start = adapter.hidden(torch.full((1, 1), bos, device=device), None)
-    ulps, differing, copies, unlike = compare(adapter, ids, start, at, tokens, precisions, batch_tokens)
+    ulps, differing, distances, copies, unlike = compare(adapter, ids, start, at, tokens, precisions, batch_tokens)
     return Verdict(
         positions=positions,
         weights=weights,
@@ -223,6 +238,7 @@ def judge(
         substitute_nats=their_nats.cpu().numpy(),
         ulps=ulps.numpy(),
         differing=differing.numpy(),
+        apart=distances.numpy(),
         copies=copies,
         unlike=unlike,
     )

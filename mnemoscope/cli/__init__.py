@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 import mnemoscope
-from mnemoscope.cli import comparing, facts, forecast, measure, model, playground, study, tables
+from mnemoscope.cli import bracketing, comparing, facts, forecast, measure, model, playground, study, tables
 from mnemoscope.cli.shared import err, out
 from mnemoscope.errors import MnemoscopeError
 
@@ -40,7 +40,9 @@ command goes on).
 COMMANDS = {
     "Studies": (study.demo, measure.measure, study.run, study.report, study.figures, comparing.compare, forecast.bench),
     "A study's stages, one at a time": (study.train, study.reconstruct, study.score, study.estimate),
-    "Models": (model.inspect, facts.check, playground.playground, model.certify, model.pretrain),
+    "Models": (
+        *(model.inspect, bracketing.bracket, facts.check, playground.playground, model.certify, model.pretrain),
+    ),
     "Text and tables": (tables.count, tables.schema),
 }
 

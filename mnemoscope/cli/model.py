@@ -9,7 +9,19 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Data, Device, ModelName, Out, StudyFile, Track, out, tracking
+from mnemoscope.cli.shared import (
+    Bars,
+    Data,
+    Device,
+    ModelName,
+    NoiseLevels,
+    Out,
+    StudyFile,
+    Track,
+    out,
+    strengths,
+    tracking,
+)
 
 
 def inspect(
@@ -60,13 +72,15 @@ def certify(
     annotate: Annotated[
         list[str] | None, typer.Option(help="classes to tell apart, e.g. numbers; KIND or KIND:ARGUMENT")
     ] = None,
+    noise: NoiseLevels = "0.1,1",
     seed: Annotated[int, typer.Option(min=0, help="of the choice of windows and tokens")] = 0,
     device: Device = "auto",
 ) -> None:
     """Which tokens no decoder can recover: those that an alternative replaces without any change to the memory.
 
-    At five precisions of storage: fp32, bf16, fp16, fp8 (e4m3), int8.  Forward passes only; writes certificate/,
-    estimates.parquet and horizons.parquet.
+    At five precisions of storage: fp32, bf16, fp16, fp8 (e4m3), int8.  Beside it, another thing: how surely a token is
+    told from its alternatives in a memory with noise.  Forward passes only; writes certificate/, estimates.parquet and
+    horizons.parquet.
     """
     from mnemoscope import certificate
     from mnemoscope.certificate import request
@@ -74,7 +88,7 @@ def certify(
     study = request.study(
         model, text, lengths, tokens_per_length, domain=domain, annotations=annotate or [], seed=seed, device=device
     )
-    settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None)
+    settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None, noise=strengths(noise))
     found = certificate.certify(study, out_dir, settings, Bars()).table("horizons")
     table = Table("length", "precision", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("lost", "first at", "half from", "tokens", "documents"):

@@ -49,6 +49,12 @@ Track = Annotated[
         show_default=False,
     ),
 ]
+NoiseLevels = Annotated[
+    str,
+    typer.Option(
+        help="noise added to every number, in standard deviations of its part, for a floor of its own; '': none"
+    ),
+]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="where to compute")]
 
 
@@ -97,6 +103,22 @@ def tracking(study: config.Study, track: str | None) -> config.Study:
     if track is None:
         return study
     return study.model_copy(update={"compute": study.compute.model_copy(update={"track": track})})
+
+
+def strengths(noise: str) -> tuple[float, ...]:
+    """Numbers with commas between them.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    from mnemoscope.errors import ConfigError
+
+    try:
+        return tuple(float(part) for part in noise.split(",") if part)
+    except ValueError:
+        raise ConfigError(
+            f"--noise takes numbers with commas between them, not {noise!r}", remedy="Such as 0.1,1"
+        ) from None
 
 
 def done(folder: Path) -> None:

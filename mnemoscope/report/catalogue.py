@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from mnemoscope.report import bracket as ends
 from mnemoscope.report import groups, learning, lengths
 from mnemoscope.report.charts import PALETTE, Chart, colours, conditions
 
@@ -59,6 +60,8 @@ def of_run(
     effects: pl.DataFrame | None = None,
     convergence: pl.DataFrame | None = None,
     floor: pl.DataFrame | None = None,
+    bracket: pl.DataFrame | None = None,
+    floors: pl.DataFrame | None = None,
 ) -> list[Chart]:
     """Every chart that the tables of a run can fill, in the order of the page.
 
@@ -69,6 +72,7 @@ def of_run(
         effects: by ``schema.EFFECTS``, if there are any.
         convergence: by ``schema.CONVERGENCE``, if training was evaluated.
         floor: by ``schema.ESTIMATES``, what is certainly lost at one precision of storage, if that is known.
+        bracket, floors: tables of these names, if the run has a bracket.
     """
     pooled = estimates.filter(pl.col("seed") == "all")
     present = [d for d in decoders if d in pooled["decoder"]]
@@ -79,6 +83,7 @@ def of_run(
     charts = [
         lengths.kept(everything, present),
         lengths.lost(everything, present, floor),
+        *([] if bracket is None else ends.of_bracket(bracket, floors, convergence is not None)),
         lengths.decoders_compared(everything, present),
         lengths.beside_published("rouge", "What is kept, as it was published", {"": run.by("all")}, ("rouge1",)),
         *_over_length([run]),
@@ -111,10 +116,14 @@ _SECTIONS = {
 
 def sections(charts: list[Chart]) -> list[Section]:
     """The charts by length, then those by group, in the order of the page; parts without a chart are left out."""
-    of: dict[str, list[Chart]] = {"length": [], **{anchor: [] for anchor in _SECTIONS}}
+    of: dict[str, list[Chart]] = {"length": [], "bracketed": [], **{anchor: [] for anchor in _SECTIONS}}
     for chart in charts:
         if chart.name in ("retention", "omission", "decoders", "rouge"):
             of["length"].append(chart)
+        elif chart.name in ("bracket", "bracket-classes", "floors"):
+            of["bracketed"].append(chart)
+        elif chart.name in ("convergence", "asymptote") and of["bracketed"]:
+            of["bracketed"].append(chart)  # a loss is shown beside its curve
         elif chart.name == "domain-length" or chart.name == "by-domain":
             of["text"].append(chart)
         elif chart.name in ("dialect-length", "by-dialect", "by-pair"):
@@ -123,7 +132,8 @@ def sections(charts: list[Chart]) -> list[Section]:
             of["position"].append(chart)
         elif chart.name.startswith("by-"):
             of["quantity" if chart.kind == "lines" else "class"].append(chart)
-    titles = {"length": "What is kept as texts grow longer", **_SECTIONS}
+    named = {"length": "What is kept as texts grow longer", "bracketed": "Whose loss is it"}
+    titles = {**named, **_SECTIONS}
     return [Section(anchor, titles[anchor], found) for anchor, found in of.items() if found]
 
 

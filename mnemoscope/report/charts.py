@@ -69,7 +69,8 @@ class Chart:
 
     Attributes:
         name: its file name, and its anchor on the page.
-        kind: ``lines`` (x is a number, the interval a band) or ``dots`` (x is a category, the interval a bar).
+        kind: ``lines`` (x is a number, the interval a band), ``dots`` (x is a category, the interval a bar), or
+            ``bars`` (x is a category, with a bar from the first series to the second; more are in the numbers only).
         band: what the interval is.
         ticks: the values of x that get a tick, on a log scale; empty for a plain scale.
         aside: what the page says beside the caption, about itself.
@@ -78,7 +79,7 @@ class Chart:
     name: str
     title: str
     caption: str
-    kind: Literal["lines", "dots"]
+    kind: Literal["lines", "dots", "bars"]
     x_label: str
     panels: list[Panel]
     band: str

@@ -41,12 +41,24 @@ _MANY = 8  # lines, beyond which their labels are small and in one column
 
 
 def _limits(chart: Chart, panel: Panel) -> tuple[float, float]:
-    """The span of all values and intervals on the panel's scale, as shown, with some air; 0 is in it."""
-    points = [p for other in chart.panels if other.scale == panel.scale for s in other.series for p in s.points]
+    """The span of all values and intervals on the panel's scale, as shown, with some air; 0 is in it, and 1 % of
+    fractions, or all of them where bars are compared."""
+    points = [p for other in chart.panels if other.scale == panel.scale for s in _shown(chart, other) for p in s.points]
     numbers = [_scaled(panel, n) for p in points for n in (p.value, p.low, p.high) if math.isfinite(n)]
-    low, high = min([0.0, *numbers]), max([0.0, *numbers])
+    least = 100.0 if chart.kind == "bars" else 1.0 if panel.unit == "fraction" else 0.0
+    low, high = min([0.0, *numbers]), max([least, *numbers])
     air = 0.06 * (high - low or 1)
     return low - (air if low < 0 else 0), high + air
+
+
+def _shown(chart: Chart, panel: Panel) -> list[Series]:
+    return panel.series[:2] if chart.kind == "bars" else panel.series
+
+
+def _spans(panel: Panel) -> list[tuple[str, float, float]]:
+    """Of a chart of bars: category, begin and end of each whose ends are both known."""
+    first, second = ({str(p.x): _scaled(panel, p.value) for p in s.points} for s in panel.series[:2])
+    return [(x, first[x], second[x]) for x in second if x in first]
 
 
 def _scaled(panel: Panel, value: float) -> float:
@@ -217,10 +229,23 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
 
 
 def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
-    categories = list(dict.fromkeys(str(p.x) for s in panel.series for p in s.points))
-    for i, series in enumerate(panel.series):
+    categories = list(dict.fromkeys(str(p.x) for s in reversed(panel.series) for p in s.points))
+    barred, shown = chart.kind == "bars", _shown(chart, panel)
+    if barred:
+        spans = _spans(panel)
+        figure.add_bar(
+            orientation="h",
+            base=[low for _, low, _ in spans],
+            x=[high - low for _, low, high in spans],
+            y=[categories.index(x) for x, _, _ in spans],
+            width=0.5,
+            marker={"color": _rgba(shown[1].colour, 2 * _BAND)},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    for i, series in enumerate(shown):
         points = series.points
-        dodge = 0.22 * ((len(panel.series) - 1) / 2 - i)
+        dodge = 0 if barred else 0.22 * ((len(shown) - 1) / 2 - i)
         figure.add_scatter(
             x=[_scaled(panel, p.value) for p in points],
             y=[categories.index(str(p.x)) + dodge for p in points],
@@ -326,7 +351,7 @@ def draw(chart: Chart) -> Figure:
             (_axes_lines if chart.kind == "lines" else _axes_dots)(axes, chart, panel)
             title = _literal(f"{panel.title}{', ' + panel.tab if panel.tab else ''}")
             axes.set_title("\n".join(wrap(title, 42)))
-    if chart.kind == "dots":
+    if chart.kind != "lines":
         _legend(figure)
     return figure
 
@@ -394,9 +419,13 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
 
 
 def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
-    categories = list(dict.fromkeys(str(p.x) for s in panel.series for p in s.points))
-    for i, series in enumerate(panel.series):
-        dodge = 0.22 * ((len(panel.series) - 1) / 2 - i)
+    categories = list(dict.fromkeys(str(p.x) for s in reversed(panel.series) for p in s.points))
+    barred, shown = chart.kind == "bars", _shown(chart, panel)
+    for name, begin, end in _spans(panel) if barred else []:
+        colour = shown[1].colour
+        axes.barh(categories.index(name), end - begin, 0.5, begin, color=colour, alpha=2 * _BAND, linewidth=0)
+    for i, series in enumerate(shown):
+        dodge = 0 if barred else 0.22 * ((len(shown) - 1) / 2 - i)
         y = [categories.index(str(p.x)) + dodge for p in series.points]
         x = [_scaled(panel, p.value) for p in series.points]
         low, high = ([_scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))

@@ -21,6 +21,7 @@ from mnemoscope.report import browser, catalogue, charts, figures, words
 from mnemoscope.report.opening import lede, opening
 from mnemoscope.rundir import write_atomically
 from mnemoscope.stats import certain, compare
+from mnemoscope.stats.bracket import KEPT_AT
 
 Row = dict[str, Any]
 
@@ -38,8 +39,6 @@ _DIFFERENCES = (
     *("p", "p_adjusted", "family", "size", "size_kind", "n_tokens", "n_documents", "unit", "method"),
 )
 _NUMBERS = {"length", "value", "low", "high", "p", "p_adjusted", "family", "size", "n_tokens", "n_documents"}
-#: how certificate/ calls the precision that a model of this dtype keeps its memory at
-_KEPT_AT = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def write(run_folder: Path, study: Study, manifest: Row) -> Path:
@@ -53,7 +52,11 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     decoders = [d.name for d in study.decoders if d.name in set(estimates["decoder"])]
     effects = _readable(_table(run_folder, "effects")) if (run_folder / "effects.parquet").exists() else None
     convergence = _table(run_folder, "convergence") if (run_folder / "convergence.parquet").exists() else None
-    shown = catalogue.of_run(estimates, curves, decoders, effects, convergence, _floor(run_folder, study))
+    # one that was made before the study's classes changed is of other classes
+    bracketed = "finished" in manifest.get("stages", {}).get("bracket", {})
+    tables = [_readable(_table(run_folder, name)) if bracketed else None for name in ("bracket", "floors")]
+    floor = _floor(run_folder, study)
+    shown = catalogue.of_run(estimates, curves, decoders, effects, convergence, floor, *tables)
     for chart in shown:
         for kind, content in figures.paper(chart).items():
             write_atomically(run_folder / "figures" / f"{chart.name}.{kind}", content)
@@ -97,7 +100,7 @@ def _floor(run_folder: Path, study: Study) -> pl.DataFrame | None:
             remedy="Take it away, or make one of this model: mnemoscope certify --help",
             file=run_folder / "certificate",
         )
-    kept = found.filter(condition=_KEPT_AT.get(study.model.dtype, ""))
+    kept = found.filter(condition=KEPT_AT.get(study.model.dtype, ""))
     return kept if kept.height else None
 
 

@@ -13,8 +13,8 @@ from mnemoscope.report.charts import OTHERS, PALETTE, Chart, Panel, Point, Serie
 #: colour of what is certainly lost
 FLOOR = "#117733"
 _NO_FLOOR = (
-    "What no decoder could write back is not known of this run: mnemoscope certify finds it, and where its folder "
-    "certificate/ is put into the run’s, it is drawn here."
+    "What no decoder could write back is not known of this run: mnemoscope bracket RUN finds it, and then it is drawn "
+    "here."
 )
 #: points of a learning curve
 _CURVE_POINTS = 80

@@ -17,6 +17,7 @@ NAMES = {
     "omission_words": "words lost anywhere",
     "omission_published": "words lost, as published",
     "certainly_lost": "tokens certainly lost",
+    "lost_to_noise": "lost to noise (chances of error, added)",
     "exact": "windows written back exactly",
     "bits_per_character": "bits kept per character",
     "omission_of_characters": "characters lost from their place",
@@ -101,7 +102,7 @@ def units(metric: str) -> str:
         return "fact"
     if metric in ("bits_per_character", "omission_of_characters"):
         return "character"
-    if metric == "certainly_lost":  # no file of score/metrics: stats.certain measures it
+    if metric in ("certainly_lost", "lost_to_noise"):  # no file of score/metrics: stats.certain measures it
         return "token"
     return str(plugins.load("metric", metric).level)
 

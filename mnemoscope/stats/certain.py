@@ -2,12 +2,13 @@
 
 A token is certainly lost at a precision if one of its substitutes leaves the same stored memory.  The share is a ratio
 of sums over documents, each token weighed by the number that it stands for; the document is the unit of resampling.
-It is a lower bound: a token of whose substitutes none was indistinguishable may have another that is.
+It is a lower bound: a token of whose substitutes none was indistinguishable may have another that is.  What is lost to
+noise (:mod:`mnemoscope.stats.noise`) is estimated beside it, as another metric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from mnemoscope import schema
+from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.score.records import replacing
+from mnemoscope.stats import noise
 from mnemoscope.stats.estimate import Sums, cluster, compute, require_groups, with_group
 
 METRIC, UNIT = "certainly_lost", "fraction"
@@ -28,46 +31,65 @@ _CELL = ["run", "model", "precision", "length"]
 
 def tokens(run_folder: Path) -> pl.LazyFrame:
     """A row per token and precision of the run's tables ``certificate/``, with ``lost``: whether any substitute is
-    indistinguishable; and ``distance``, the number of tokens that follow it in the window."""
+    indistinguishable; ``apart``, the distance of the nearest; and ``distance``, the number of tokens that follow it in
+    the window."""
     folder = run_folder / "certificate"
     if not any(folder.glob("*.parquet")):
         raise RunError("there is no certificate here", remedy="Make one: mnemoscope certify --help", file=folder)
     table = pl.scan_parquet(folder / "*.parquet")
-    rest = [c for c in table.collect_schema().names() if c not in (*_TOKEN, "equal", "ulps", "differing")]
-    lost = table.group_by(_TOKEN).agg(pl.col(rest).first(), lost=pl.col("equal").any())
+    rest = [c for c in table.collect_schema().names() if c not in (*_TOKEN, "equal", "ulps", "differing", "apart")]
+    nearest = [pl.col("apart").min()] if "apart" in table.collect_schema() else []
+    lost = table.group_by(_TOKEN).agg(pl.col(rest).first(), *nearest, lost=pl.col("equal").any())
     return lost.with_columns(distance=(pl.col("length") - 1 - pl.col("position")).cast(pl.Int64))
 
 
-def estimate(
-    run_folder: Path, by: Iterable[str], *, seed: int, confidence: float, resamples: int, position_bins: int
-) -> pl.DataFrame:
-    """Writes ``estimates.parquet``: the share certainly lost, with ``certificate`` for the decoder and the precision
-    for the condition.
-
-    Args:
-        by: as in a study's ``estimate.by``, or ``distance``; over all it is always estimated.
+def write(run_folder: Path, target: Path, by: Iterable[str], strengths: Sequence[float], study: Study) -> None:
+    """Writes what :func:`shares` finds, with the study's seed and way of estimating.
 
     Raises:
         RunError: ``by`` names what is not there.
     """
-    by = list(by)
+    by, e = list(by), study.estimate
     require_groups(run_folder, [name for name in by if name != DISTANCE])
-    frame = shares(run_folder, by, seed=seed, confidence=confidence, resamples=resamples, position_bins=position_bins)
-    with replacing(run_folder / "estimates.parquet") as part:
-        pq.write_table(frame.to_arrow().cast(schema.arrow("estimates")), part)
-    return frame
+    how = {"seed": study.seed, "confidence": e.confidence, "resamples": e.resamples, "position_bins": e.position_bins}
+    with replacing(target) as part:
+        found = shares(run_folder, by, strengths, **how)  # type: ignore[arg-type]
+        pq.write_table(found.to_arrow().cast(schema.arrow("estimates")), part)
 
 
 def shares(
-    run_folder: Path, by: Iterable[str] = (), *, seed: int, confidence: float, resamples: int, position_bins: int = 1
+    run_folder: Path,
+    by: Iterable[str] = (),
+    strengths: Sequence[float] = (),
+    *,
+    seed: int,
+    confidence: float,
+    resamples: int,
+    position_bins: int = 1,
 ) -> pl.DataFrame:
-    """What :func:`estimate` writes, by ``schema.ESTIMATES``; nothing is written.
+    """The share certainly lost, by ``schema.ESTIMATES``: ``certificate`` is the decoder, the precision the condition.
+
+    Args:
+        by: as in a study's ``estimate.by``, or ``distance``; over all it is always estimated.
+        strengths: of the noise, for which the metric ``lost_to_noise`` is estimated under ``noise:s``.
 
     Raises:
-        RunError: there is no certificate.
+        RunError: there is no certificate, or it is of a version that did not keep the distances.
     """
     table = tokens(run_folder)
-    rows = (row for name in ("all", *by) for row in _sums(_grouped(table, run_folder, name, position_bins), name, seed))
+    if strengths and "apart" not in table.collect_schema():
+        raise RunError(
+            "this certificate does not say how far the memories lie apart: an earlier version made it",
+            remedy="Make it anew, or ask for no noise",
+            file=run_folder / "certificate",
+        )
+    tables = [(METRIC, table), *((noise.METRIC, noise.tokens(table, s)) for s in strengths)]
+    rows = (
+        row
+        for metric, found in tables
+        for name in ("all", *by)
+        for row in sums(grouped(found, run_folder, name, position_bins), name, seed, metric)
+    )
     return compute(rows, seed=seed, confidence=confidence, resamples=resamples)
 
 
@@ -109,7 +131,8 @@ def _with_doubling(table: pl.LazyFrame) -> pl.LazyFrame:
     return table.with_columns(low=low).with_columns(high=pl.max_horizontal(2 * pl.col("low") - 1, "low"))
 
 
-def _grouped(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: int) -> pl.LazyFrame:
+def grouped(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: int) -> pl.LazyFrame:
+    """The tokens with the text column ``group``, by ``distance`` or as in :mod:`mnemoscope.stats.estimate`."""
     if by != DISTANCE:
         return with_group(table, run_folder, by, position_bins)
     return _with_doubling(table).with_columns(
@@ -119,12 +142,13 @@ def _grouped(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: int)
     )
 
 
-def _sums(table: pl.LazyFrame, by: str, seed: int) -> Iterator[Sums]:
+def sums(table: pl.LazyFrame, by: str, seed: int, metric: str = METRIC) -> Iterator[Sums]:
+    """Per-document sums of what is lost of the tokens of each cell and ``group``."""
     cells = [*_CELL, "group"]
     documents = (
         table.with_columns(doc_id=cluster())
         .group_by(*cells, "doc_id")
-        .agg(num=pl.col("weight").filter("lost").sum(), den=pl.col("weight").sum(), units=pl.len())
+        .agg(num=(pl.col("weight") * pl.col("lost")).sum(), den=pl.col("weight").sum(), units=pl.len())
         .sort("doc_id")
         .collect(engine="streaming")
     )
@@ -133,7 +157,7 @@ def _sums(table: pl.LazyFrame, by: str, seed: int) -> Iterator[Sums]:
         named = {"decoder": "certificate", "condition": found.pop("precision"), "seed": str(seed)}
         both = cell.select("num", "den").to_numpy()
         yield Sums(
-            {**found, **named, "metric": METRIC, "unit": UNIT, "by": by},
+            {**found, **named, "metric": metric, "unit": UNIT, "by": by},
             cell["doc_id"].to_list(),
             both[:, 0].copy(),
             both[:, 1].copy(),

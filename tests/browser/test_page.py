@@ -72,6 +72,7 @@ def certificate(folder: Path) -> None:
     tokens = pl.read_parquet(folder / "tokens.parquet").filter(condition="memory", decoder="growing")
     rows = tokens.with_columns(
         weight=1.0, substitute_id=0, precision=pl.lit("fp32"), equal=pl.col("position") % 4 == 0, differing=0,
+        apart=1.0,
         ulps=pl.when(pl.col("position") % 4 == 0).then(0).otherwise(9), substitute_nats=1.0,
     )  # fmt: skip
     wanted = schema.arrow("certificate")
