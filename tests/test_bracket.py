@@ -326,7 +326,20 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "--learning-rate",
         3e-3,
     ]
-    arguments += ["--train", train, "--search", "greedy", "--search", "beam:2", "--domain", "domain", "--device", "cpu"]
+    arguments += [
+        "--learning-rate",
+        3e-3,
+        "--train",
+        train,
+        "--search",
+        "greedy",
+        "--search",
+        "beam:2",
+        "--domain",
+        "domain",
+        "--device",
+        "cpu",
+    ]
     arguments += ["--per-doubling", 1, "--noise", "0.1", "--out", tmp_path / "run"]
     done = invoke(*arguments)
     assert done.exit_code == 0, done.output

@@ -18,7 +18,10 @@ SEARCHES = ("greedy", "beam:4", "reencode:4:16")
 _POINTS, _FIRST = 8, 0.01
 #: tokens of a step, at most; and steps that there are to be at least
 _STEP, _STEPS = 32768, 500
-_NONE = "Give a trained one (--decoder RUN/checkpoints/NAME), or have one trained here: --tokens N --learning-rate R --train FILE"
+_NONE = (
+    "Give a trained one (--decoder RUN/checkpoints/NAME), or have one trained here: --tokens N --learning-rate R "
+    "--train FILE"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
