@@ -49,11 +49,14 @@ def bracket(
         list[str] | None, typer.Option(help="its text: other files than --text; may be given again", show_default=False)
     ] = None,
     family: Annotated[
-        list[str] | None, typer.Option(help="its kind: native, bridged, reader; one is trained of each given")
+        list[str] | None,
+        typer.Option(help="its kind: native, bridged, reader; one is trained of each given, native if left out"),
     ] = None,
     search: Annotated[
         list[str] | None,
-        typer.Option(help="how a decoder's text is chosen; each is tried  [default: greedy beam:4 reencode:4:16]"),
+        typer.Option(
+            help="how a decoder's text is chosen; each is tried; greedy, beam:4 and reencode:4:16 if left out"
+        ),
     ] = None,
     domain: Annotated[
         str | None, typer.Option(help="field of a record that holds the domain", show_default=False)
@@ -71,8 +74,9 @@ def bracket(
 ) -> None:
     """The bracket of a model: certainly lost, at most forgotten, and what the best decoder did not recover.
 
-    Both ends are of the same windows, by length and class of token. Writes bracket.parquet, the tables of a run, and
-    the page; the same command after an interruption goes on.
+    Both ends are of the same windows, by length and class of token. The same command after an interruption goes on.
+
+    Writes bracket.parquet, the tables of a run, and the page.
     """
     from mnemoscope import bracket, certificate
     from mnemoscope.bracket import request
