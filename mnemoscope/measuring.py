@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,11 +23,15 @@ from mnemoscope.codec.search._judge import SAMPLE, Judge
 from mnemoscope.codec.search.greedy import SEARCH as GREEDY
 from mnemoscope.controls import Condition
 from mnemoscope.errors import RunError
+from mnemoscope.kernels.elementary_numba import loops_may_meet
 from mnemoscope.memory.memory import Memory, together
 from mnemoscope.types import IntArray, Window
 from mnemoscope.workshop import Workshop
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 #: tokens in a measuring batch on a CPU, at most
 CPU_TOKENS = 4096
@@ -68,15 +76,52 @@ def measure(
 ) -> Iterator[pa.Table]:
     """Windows of one length in batches, by ``schema.DECODED``; ``key`` is the same for all rows, and so are the decoder
     and the search whose ``texts`` are given."""
-    decoder, device = writer.decoder, shop.accelerator.device
     condition = plugins.load("condition", condition_name)
     read = condition.windows_to_read(windows)
     length = windows[0].length
     held = texts.held(condition.written_as, length)
     judging = judge(shop, condition, windows)
     size = batch_windows(shop, length)
-    # batches that are predicted and not yet written; the texts that they lack, and the memories to write these from
-    waiting: list[tuple[Sequence[Window], list[str], IntArray, npt.NDArray[np.float32], IntArray]] = []
+
+    def span(writer: Writer, first: int) -> list[pa.Table]:
+        """The windows from ``first`` on that are written together."""
+        found = _span(
+            shop,
+            writer,
+            condition,
+            windows[first : first + step],
+            read[first : first + step],
+            held,
+            search,
+            judging,
+            size,
+        )
+        return [columns(shop, key, *batch) for batch in found]
+
+    step = -(-together_written(writer, windows) // size) * size
+    firsts = range(0, len(windows), step)
+    for tables in side_by_side(span, writer, firsts, shop.accelerator.device):
+        yield from tables
+
+
+#: a batch that is measured: its windows, their ids, nats and predictions, and what was written for them
+_Batch = tuple[Sequence[Window], IntArray, npt.NDArray[np.float32], IntArray, Sequence[Reconstruction]]
+
+
+def _span(
+    shop: Workshop,
+    writer: Writer,
+    condition: Condition,
+    windows: Sequence[Window],
+    read: Sequence[Window],
+    held: dict[str, Reconstruction],
+    search: Search,
+    judging: Judge,
+    size: int,
+) -> list[_Batch]:
+    """Predicts windows ``size`` at a time, then writes those of their texts that are not ``held``."""
+    decoder, device, length = writer.decoder, shop.accelerator.device, windows[0].length
+    batches: list[tuple[Sequence[Window], list[str], IntArray, npt.NDArray[np.float32], IntArray]] = []
     lacking: list[str] = []
     memories: list[Memory] = []
     done = 0
@@ -94,8 +139,8 @@ def measure(
             for row in np.flatnonzero((predictions == ends).all(1) & search.follows):
                 held[names[row]] = Reconstruction(ids[row].tolist(), True)
             # the first row of each text that is missing
-            known = {*held, *lacking}
-            rows = {name: row for row, name in reversed([*enumerate(names)]) if name not in known}
+            rows = {name: row for row, name in reversed([*enumerate(names)]) if name not in held}
+            rows = {name: row for name, row in rows.items() if name not in lacking}
             memories.append(memory.rows(torch.tensor(list(rows.values()), dtype=torch.int64, device=device)))
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
@@ -104,18 +149,54 @@ def measure(
         else:
             done += len(batch)
             lacking += rows
-            waiting.append((batch, names, ids, nats.cpu().numpy(), predictions))
-            if not lacking or len(lacking) >= together_written(writer, windows) or done == len(windows):
-                if lacking:
-                    new = _written(search, writer, together(memories), length, judging)
-                    held.update(zip(lacking, new, strict=True))
-                for some, of, given, costs, told in waiting:
-                    yield columns(shop, key, some, given, costs, told, [held[name] for name in of])
-                waiting, lacking, memories = [], [], []
+            batches.append((batch, names, ids, nats.cpu().numpy(), predictions))
             continue
         # after the handler, whose traceback holds on to the tensors
         log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
         _release(device)
+    if lacking:
+        held.update(zip(lacking, _written(search, writer, together(memories), length, judging), strict=True))
+    return [(batch, ids, nats, told, [held[name] for name in names]) for batch, names, ids, nats, told in batches]
+
+
+def side_by_side(
+    work: Callable[[Writer, _T], _R], writer: Writer, items: Sequence[_T], device: torch.device
+) -> Iterator[_R]:
+    """``work`` on each item, in order.
+
+    On a CPU on as many items at once as there are threads, each alone on its own: the operations on a batch are too
+    small to be shared among cores, and threads that wait for one another wait long where others use the machine.
+    """
+    there = torch.get_num_threads()
+    threads = min(there, len(items)) if device.type == "cpu" and loops_may_meet() else 1
+    if threads == 1:
+        yield from (work(writer, item) for item in items)
+        return
+    idle = [writer, *(Writer(writer.decoder) for _ in range(threads - 1))]
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        numba.set_num_threads(1)
+
+    def one(item: _T) -> _R:
+        mine = idle.pop()
+        try:
+            return work(mine, item)
+        finally:
+            idle.append(mine)
+
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, initializer=alone)
+    try:
+        # no more than one for each thread besides those at work: what is done waits in memory
+        following = iter(items)
+        running = deque(pool.submit(one, item) for item in islice(following, 2 * threads))
+        while running:
+            yield running.popleft().result()
+            running.extend(pool.submit(one, item) for item in islice(following, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(there)
 
 
 def _written(search: Search, writer: Writer, memory: Memory, length: int, judging: Judge) -> list[Reconstruction]:

@@ -6,12 +6,12 @@ computed in float32; what is bfloat16 in memory is read and written as it lies t
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, types
+from numba import njit, prange, threading_layer, types
 from numba.extending import overload
 from torch import Tensor
 
@@ -171,3 +171,17 @@ def dense(x: Tensor | None) -> Any:
 def differentiated(*inputs: Tensor | None) -> bool:
     """Whether gradients of a function of these will be asked for."""
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+@cache
+def loops_may_meet() -> bool:
+    """Whether kernels may run in several threads at once: what Numba falls back to where neither OpenMP nor TBB is
+    found ends the process then."""
+    _loop(np.zeros(2))  # which of them it is is known once a loop has run
+    return str(threading_layer()) != "workqueue"
+
+
+@njit(parallel=True)
+def _loop(array: Any) -> None:
+    for i in prange(len(array)):
+        array[i] += 1.0
