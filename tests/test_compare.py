@@ -292,37 +292,3 @@ def test_the_pages_numbers(tmp_path: Path) -> None:
     shown = page.shown(found)[0]
     assert (shown["base_value"], shown["run_value"], shown["value"]) == ("50.0\u202f%", "25.0\u202f%", "−25.0")
     assert shown["n"] == "3 tokens, 3 documents"
-
-
-# ---- in a browser ---------------------------------------------------------------------------------------------------
-
-
-def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    """Filters by class and measure; nothing fetched, nothing on the console."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="a browser driver")
-    both = synthetic(tmp_path / "both", documents=24, decoders=("growing", "fixed"))
-    copy = Path(shutil.copytree(both, tmp_path / "copy"))
-    file = page.write(runs.compare([both, copy], ["growing", "fixed"]), tmp_path)
-    if not Path("/usr/bin/chromium").exists():
-        pytest.skip("no Chromium")
-    said: list[str] = []
-    asked: list[str] = []
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        tab = browser.new_page()
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(file.as_uri())
-        rows = tab.locator("tr[data-metric]:visible")
-        assert {row.get_attribute("data-metric") for row in rows.all()} == {"retention"}
-        tab.get_by_label("class", exact=True).fill("MATH")
-        assert {row.get_attribute("data-group") for row in rows.all()} == {"mathematics"}
-        assert tab.get_by_role("status").inner_text() == f"{rows.count()} of 36 differences shown"
-        tab.get_by_label("measure").select_option(label="all")
-        assert rows.count() == 3
-        tab.get_by_label("class", exact=True).fill("no such class")
-        assert rows.count() == 0
-        browser.close()
-    assert said == []
-    assert asked == [file.as_uri()]
