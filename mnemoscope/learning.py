@@ -21,7 +21,7 @@ from mnemoscope.codec.decoder import Decoder
 from mnemoscope.measuring import batch_windows
 from mnemoscope.rundir import RunDir, replacing
 from mnemoscope.text.windows import WindowSet
-from mnemoscope.train import decoders
+from mnemoscope.train import checkpoint, decoders
 from mnemoscope.types import Window
 from mnemoscope.workshop import Workshop
 
@@ -58,7 +58,7 @@ class Learning:
     def save(self, target: Path) -> None:
         """All points as one table."""
         files = sorted(self.folder.glob("*.parquet"), key=lambda f: int(f.stem))
-        _write(files, target)
+        checkpoint.gather(files, target)
 
 
 @torch.no_grad()
@@ -97,9 +97,4 @@ def gather(run: RunDir) -> None:
     """Writes learning.parquet, if any training was looked at."""
     files = sorted(run.checkpoints.glob("*/seed-*/*.learning.parquet"))
     if files:
-        _write(files, run.path / "learning.parquet")
-
-
-def _write(files: Sequence[Path], target: Path) -> None:
-    with replacing(target) as part:
-        pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), part, compression="zstd")
+        checkpoint.gather(files, run.path / "learning.parquet")

@@ -139,8 +139,8 @@ def _span(
             for row in np.flatnonzero((predictions == ends).all(1) & search.follows):
                 held[names[row]] = Reconstruction(ids[row].tolist(), True)
             # the first row of each text that is missing
-            rows = {name: row for row, name in reversed([*enumerate(names)]) if name not in held}
-            rows = {name: row for name, row in rows.items() if name not in lacking}
+            missing = [(row, name) for row, name in enumerate(names) if name not in held and name not in lacking]
+            rows = {name: row for row, name in reversed(missing)}
             memories.append(memory.rows(torch.tensor(list(rows.values()), dtype=torch.int64, device=device)))
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -204,7 +203,7 @@ def train(shop: Workshop, only: str = "") -> None:
                     origin = run.manifest["origins"].get(decoder.name, "")
                     lengths = decoders.lengths_of(decoder, study)
                     decoders.describe(folder, decoder, lengths, shop.loaded.digest, origin)
-            _gather_curves(run)
+            checkpoint.gather(sorted(run.checkpoints.glob("*/seed-*/*.curve.parquet")), run.path / "curves.parquet")
             learning.gather(run)
     if main and run.is_done("train"):
         checkpoint.discard(run.checkpoints / "training")
@@ -262,12 +261,6 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
         checkpoint.save_weights(decoder, target)
         checkpoint.discard(unfinished)
     shop.accelerator.wait_for_everyone()
-
-
-def _gather_curves(run: RunDir) -> None:
-    files = sorted(run.checkpoints.glob("*/seed-*/*.curve.parquet"))
-    with replacing(run.path / "curves.parquet") as part:
-        pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), part, compression="zstd")
 
 
 # ---- reconstruct ----------------------------------------------------------------------------------------------------

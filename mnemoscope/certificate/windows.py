@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from mnemoscope.certificate import storage
 from mnemoscope.errors import ModelError
 from mnemoscope.memory.adapter import Adapter
-from mnemoscope.memory.memory import Memory
+from mnemoscope.memory.memory import Memory, together
 from mnemoscope.types import IntArray
 
 #: tokens that rows read between two looks at whether they have become the window
@@ -146,12 +146,12 @@ def compare(
     for begin in range(0, len(ids), CHUNK):
         chunk = ids[begin : begin + CHUNK]
         born = torch.nonzero((place >= begin) & (place < begin + len(chunk))).flatten()
-        alive, states = torch.cat([alive, born]), _joined([states, truth.rows(torch.zeros_like(born))])
+        alive, states = torch.cat([alive, born]), together([states, truth.rows(torch.zeros_like(born))])
         texts = chunk.expand(len(alive), -1).clone()
         new = torch.arange(len(alive) - len(born), len(alive), device=ids.device)
         texts[new, place[born] - begin] = token[born]
         batches = _read(adapter, chunk, texts, truth, states, max(1, batch_tokens // CHUNK - 2))
-        truth, states = batches[0].rows(_FIRST), _joined([_slice(end, 1, -1) for end in batches])
+        truth, states = batches[0].rows(_FIRST), together([_slice(end, 1, -1) for end in batches])
         copies += 2 * len(batches) - 1
         unlike += sum(int((~_same(truth, end.rows(_FIRST_AND_LAST))).sum()) for end in batches)
         still = torch.cat([~_same(end.rows(_FIRST), _slice(end, 1, -1)) for end in batches])
@@ -192,7 +192,7 @@ def _read(adapter: Adapter, chunk: Tensor, texts: Tensor, truth: Memory, states:
     ends = []
     for first in range(0, max(1, len(texts)), size):
         ids = torch.cat([chunk.unsqueeze(0), texts[first : first + size], chunk.unsqueeze(0)])
-        ends.append(adapter.hidden(ids, _joined([truth, _slice(states, first, first + size), truth]))[1])
+        ends.append(adapter.hidden(ids, together([truth, _slice(states, first, first + size), truth]))[1])
     return ends
 
 
@@ -246,10 +246,6 @@ def judge(
 
 def _slice(memory: Memory, first: int, end: int) -> Memory:
     return memory.map(lambda part: part[first:end])
-
-
-def _joined(memories: Sequence[Memory]) -> Memory:
-    return Memory({part: torch.cat([m[part] for m in memories]) for part in memories[0]})
 
 
 def _same(one: Memory, rest: Memory) -> Tensor:

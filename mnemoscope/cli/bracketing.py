@@ -10,7 +10,18 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Device, NoiseLevels, done, out, strengths
+from mnemoscope.cli.shared import (
+    Bars,
+    Classes,
+    Device,
+    DomainField,
+    NoiseLevels,
+    Substitutes,
+    TokensPerLength,
+    done,
+    out,
+    strengths,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +43,7 @@ def bracket(
         Path | None, typer.Option("--out", "-o", help="run folder; made if it is not there", show_default=False)
     ] = None,
     lengths: Annotated[str, typer.Option(help="window lengths in tokens, rising")] = "16,64,256",
-    tokens_per_length: Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")] = 4096,
+    tokens_per_length: TokensPerLength = 4096,
     decoder: Annotated[
         list[Path] | None,
         typer.Option(
@@ -58,13 +69,9 @@ def bracket(
             help="how a decoder's text is chosen; each is tried; greedy, beam:4 and reencode:4:16 if left out"
         ),
     ] = None,
-    domain: Annotated[
-        str | None, typer.Option(help="field of a record that holds the domain", show_default=False)
-    ] = None,
-    annotate: Annotated[
-        list[str] | None, typer.Option(help="classes to tell apart, e.g. numbers; KIND or KIND:ARGUMENT")
-    ] = None,
-    substitutes: Annotated[int, typer.Option(min=1, help="alternatives to each token: the model's likeliest")] = 4,
+    domain: DomainField = None,
+    annotate: Classes = None,
+    substitutes: Substitutes = 4,
     per_doubling: Annotated[
         int, typer.Option(min=0, help="tokens certified at each doubling of the distance to the window's end; 0: all")
     ] = 8,

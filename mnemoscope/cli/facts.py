@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Device, ModelName, Out, out
+from mnemoscope.cli.shared import Bars, Device, ModelName, Out, TextField, TrainedDecoder, out
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,13 +27,7 @@ def check(
     after: Annotated[
         str, typer.Option(help="tokens from the fact's begin to where the memory is taken, rising")
     ] = "16,64,256",
-    decoder: Annotated[
-        Path | None,
-        typer.Option(
-            help="a trained decoder of this model: RUN/checkpoints/NAME; the one shipped with the model if left out",
-            show_default=False,
-        ),
-    ] = None,
+    decoder: TrainedDecoder = None,
     find: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +39,7 @@ def check(
     most: Annotated[
         int, typer.Option(min=0, help="facts at each of --after, drawn evenly over documents; 0: all")
     ] = 500,
-    text: Annotated[str, typer.Option(help="field of a record that holds the text")] = "text",
+    text: TextField = "text",
     seed: Annotated[int, typer.Option(min=0, help="of the choice of facts")] = 0,
     device: Device = "auto",
 ) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Device, ModelName, Out, done, out
+from mnemoscope.cli.shared import Bars, Device, ModelName, Out, TextField, TokensPerLength, TrainedDecoder, done, out
 
 
 def measure(
@@ -26,13 +25,7 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    decoder: Annotated[
-        Path | None,
-        typer.Option(
-            help="a trained decoder of this model: RUN/checkpoints/NAME; the one shipped with the model if left out",
-            show_default=False,
-        ),
-    ] = None,
+    decoder: TrainedDecoder = None,
     train: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,14 +48,14 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    text: Annotated[str, typer.Option(help="field of a record that holds the text")] = "text",
+    text: TextField = "text",
     domain: Annotated[
         str | None,
         typer.Option(
             help="field of a record that holds the kind of text; each file is one if left out", show_default=False
         ),
     ] = None,
-    tokens_per_length: Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")] = 8192,
+    tokens_per_length: TokensPerLength = 8192,
     seed: Annotated[int, typer.Option(min=0, help="of the choice of windows, and of training")] = 0,
     device: Device = "auto",
 ) -> None:

@@ -11,12 +11,16 @@ from rich.text import Text
 
 from mnemoscope.cli.shared import (
     Bars,
+    Classes,
     Data,
     Device,
+    DomainField,
     ModelName,
     NoiseLevels,
     Out,
     StudyFile,
+    Substitutes,
+    TokensPerLength,
     Track,
     out,
     strengths,
@@ -61,17 +65,13 @@ def certify(
     ],
     out_dir: Out,
     lengths: Annotated[str, typer.Option(help="window lengths in tokens, rising")] = "64,256,1024,4096",
-    substitutes: Annotated[int, typer.Option(min=1, help="alternatives to each token: the model's likeliest")] = 4,
+    substitutes: Substitutes = 4,
     per_doubling: Annotated[
         int, typer.Option(min=0, help="tokens at each doubling of the distance to the window's end; 0: all")
     ] = 8,
-    tokens_per_length: Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")] = 65536,
-    domain: Annotated[
-        str | None, typer.Option(help="field of a record that holds the domain", show_default=False)
-    ] = None,
-    annotate: Annotated[
-        list[str] | None, typer.Option(help="classes to tell apart, e.g. numbers; KIND or KIND:ARGUMENT")
-    ] = None,
+    tokens_per_length: TokensPerLength = 65536,
+    domain: DomainField = None,
+    annotate: Classes = None,
     noise: NoiseLevels = "0.1,1",
     seed: Annotated[int, typer.Option(min=0, help="of the choice of windows and tokens")] = 0,
     device: Device = "auto",

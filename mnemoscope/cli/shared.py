@@ -55,6 +55,18 @@ NoiseLevels = Annotated[
         help="noise added to every number, in standard deviations of its part, for a floor of its own; '': none"
     ),
 ]
+TrainedDecoder = Annotated[
+    Path | None,
+    typer.Option(
+        help="a trained decoder of this model: RUN/checkpoints/NAME; the one shipped with the model if left out",
+        show_default=False,
+    ),
+]
+TextField = Annotated[str, typer.Option(help="field of a record that holds the text")]
+DomainField = Annotated[str | None, typer.Option(help="field of a record that holds the domain", show_default=False)]
+Classes = Annotated[list[str] | None, typer.Option(help="classes to tell apart, e.g. numbers; KIND or KIND:ARGUMENT")]
+Substitutes = Annotated[int, typer.Option(min=1, help="alternatives to each token: the model's likeliest")]
+TokensPerLength = Annotated[int, typer.Option(min=1, help="windows of so many tokens at each length")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="where to compute")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mnemoscope.cli.shared import Bars, out
+from mnemoscope.cli.shared import Bars, TextField, out
 
 
 def count(
@@ -20,7 +20,7 @@ def count(
     words: Annotated[bool, typer.Option("--words", help="count words: runs of letters and digits")] = False,
     ngrams: Annotated[int, typer.Option(min=1, help="count rows of 1, 2, ... up to this many of them")] = 1,
     least: Annotated[int, typer.Option(min=1, help="leave out what occurs less often")] = 1,
-    text: Annotated[str, typer.Option(help="field of a record that holds the text")] = "text",
+    text: TextField = "text",
     memory: Annotated[str, typer.Option(help="bound of the memory to work in, such as 800MB")] = "2GB",
 ) -> None:
     """How often tokens, words and n-grams occur in a corpus that need not fit into memory; resumable."""

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mnemoscope.report import words
+from mnemoscope.report.templates import render
 from mnemoscope.rundir import command, write_atomically
 from mnemoscope.stats.runs import Comparison, Side
 
@@ -30,15 +29,9 @@ def write(found: Comparison, out: Path) -> Path:
 
 
 def _render(found: Comparison) -> str:
-    environment = Environment(
-        loader=PackageLoader("mnemoscope", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = shown(found)
-    return environment.get_template("compare.html").render(
+    return render(
+        "compare.html",
         base=found.sides[0],
         others=found.sides[1:],
         headlines=[headline(found, other) for other in found.sides[1:]],

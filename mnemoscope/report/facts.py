@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import words
+from mnemoscope.report.templates import render
 from mnemoscope.rundir import write_atomically
 
 Row = dict[str, Any]
@@ -31,18 +31,10 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
         RunError: there are no facts yet.
     """
     facts, summary = (_read(run_folder / f"{name}.parquet") for name in ("facts", "facts_summary"))
-    environment = Environment(
-        loader=PackageLoader("mnemoscope", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     lengths = facts["after"].unique().sort().to_list()
     page = run_folder / "facts.html"
-    content = environment.get_template(
-        "facts.html"
-    ).render(
+    content = render(
+        "facts.html",
         model=study.model.name if study.model else "the model",
         headline=headline(summary, study),
         tables=[(length, _summary(summary.filter(length=length))) for length in lengths],

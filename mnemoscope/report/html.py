@@ -12,13 +12,13 @@ from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import browser, catalogue, charts, figures, words
 from mnemoscope.report.opening import lede, opening
+from mnemoscope.report.templates import render
 from mnemoscope.rundir import write_atomically
 from mnemoscope.stats import certain, compare
 from mnemoscope.stats.bracket import KEPT_AT
@@ -125,13 +125,6 @@ def _render(
 ) -> str:
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(
-        loader=PackageLoader("mnemoscope", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     data = {chart.name: (chart, charts.rows(chart)) for chart in shown}
     # the page reads these blocks; every other text of the template is escaped by it
     blocks = {
@@ -141,7 +134,8 @@ def _render(
         "estimates": _listed(estimates, _LISTED),
         **({} if effects is None else {"effects": _listed(effects, _DIFFERENCES)}),
     }
-    return environment.get_template("template.html").render(
+    return render(
+        "template.html",
         study=study,
         name=words.clipped(study.name, 200),
         folder=shlex.quote(words.clipped(run_folder.name, 200)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ def save_curve(curve: list[CurveRow], path: Path) -> None:
     """A curve, by ``schema.CURVES``, written atomically."""
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(curve, schema=schema.arrow("curves")), temporary, compression="zstd")
+
+
+def gather(files: Sequence[Path], target: Path) -> None:
+    """Curves, of one training each, as one table, written atomically."""
+    with replacing(target) as temporary:
+        pq.write_table(pa.concat_tables([pq.read_table(f) for f in files]), temporary, compression="zstd")
 
 
 def discard(folder: Path) -> None:
