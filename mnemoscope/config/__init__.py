@@ -95,6 +95,9 @@ class Study(Section):
                 if d.shares is not None and len(d.shares) != len(lengths):
                     raise ValueError(f"decoder {d.name!r} has {len(d.shares)} shares for {len(lengths)} lengths")
                 self._refuse_strangers(d, self.windows.lengths)
+        lender = self.estimate.guesses
+        if lender is not None and not any(d.name == lender and "none" in d.conditions for d in self.decoders):
+            raise ValueError(f"estimate.guesses: no decoder {lender!r} with the condition none")
         return self
 
     def _refuse_strangers(self, decoder: Decoder, every: list[int]) -> None:

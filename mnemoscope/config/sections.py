@@ -137,8 +137,11 @@ class Windows(Section):
 
 
 class Optimiser(Section):
-    """AdamW, linear warm-up, then constant or cosine."""
+    """AdamW or Muon, linear warm-up, then constant or cosine."""
 
+    method: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon moves the matrices of linear maps its own way, and all else as adamw does"
+    )
     learning_rate: PositiveFloat
     warmup: Fraction = Field(0.02, description="share of the steps")
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -262,6 +265,11 @@ class Estimates(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     resamples: PositiveInt = 2000
     position_bins: PositiveInt = 16
+    guesses: str | None = Field(
+        None,
+        description="decoder whose condition none says what can be guessed without a memory, for those without a none "
+        "of their own; of the same seed",
+    )
 
 
 class Effects(Section):

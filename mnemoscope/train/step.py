@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mnemoscope.errors import RunError
+from mnemoscope.memory.adapter import Adapter
+from mnemoscope.train.muon import Muon
 from mnemoscope.train.plan import FLOOR, Plan
 
 log = logging.getLogger(__name__)
@@ -23,21 +26,27 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 
 
 def optimiser_for(module: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    """AdamW; matrices of linear maps and embeddings decay, all else (norms, A, D, biases, convolutions) does not."""
-    decaying = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear | nn.Embedding)}
-    matrices = [p for p in module.parameters() if p.requires_grad and id(p) in decaying]
-    others = [p for p in module.parameters() if p.requires_grad and id(p) not in decaying]
-    cuda = next(module.parameters()).is_cuda
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": plan.optimiser.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=plan.optimiser.learning_rate,
-        betas=plan.optimiser.betas,
-        fused=True,
-        capturable=cuda,
-    )
+    """AdamW; or Muon, which moves the matrices of linear maps its own way, the head's and embeddings left out.
+
+    Matrices of linear maps and embeddings decay, all else (norms, A, D, biases, convolutions) does not.
+    """
+    o = plan.optimiser
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    maps = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)}
+    heads = {id(a.model.get_output_embeddings().weight) for a in module.modules() if isinstance(a, Adapter)}
+    muon = maps - tables - heads if o.method == "muon" else set()
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": o.weight_decay, "muon": True},
+        {"params": [], "weight_decay": o.weight_decay},
+        {"params": [], "weight_decay": 0.0},
+    ]
+    for p in module.parameters():
+        if p.requires_grad:
+            groups[0 if id(p) in muon else 1 if id(p) in maps | tables else 2]["params"].append(p)
+    kind = Muon if o.method == "muon" else torch.optim.AdamW
+    capturable = next(module.parameters()).is_cuda
+    used = [group for group in groups if group["params"]]
+    return kind(used, lr=o.learning_rate, betas=o.betas, fused=True, capturable=capturable)
 
 
 class Step:
