@@ -113,7 +113,7 @@ def decode(folder: Path) -> int:
 
     shop = Workshop(RunDir(folder / "run", config_of(folder)))
     windows = shop.windows.windows[_LENGTH]
-    tokenizer, rng = shop.loaded.tokenizer, np.random.default_rng(0)
+    tokenizer, rng = shop.tokenizer, np.random.default_rng(0)
     (folder / "run" / "decoded").mkdir()
     wanted = schema.arrow("decoded")
     for condition, keep in (("memory", 0.7), ("none", 0.1)):

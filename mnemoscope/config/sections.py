@@ -266,7 +266,7 @@ class Estimates(Section):
     resamples: PositiveInt = 2000
     position_bins: PositiveInt = 16
     guesses: str | None = Field(
-        None,
+        default=None,
         description="decoder whose condition none says what can be guessed without a memory, for those without a none "
         "of their own; of the same seed",
     )
