@@ -95,6 +95,11 @@ class Decoder(nn.Module, ABC):
             before, which is left as it was.
         """
 
+    def matrices(self) -> list[nn.Parameter]:
+        """What is trained as the matrices of linear maps are without being the weight of one: matrices, and stacks of
+        them [..., rows, columns]."""
+        return []
+
     def begin_training(self) -> None:
         """Whatever a training needs that the trained weights are without; before a checkpoint is loaded."""
 

@@ -25,7 +25,8 @@ QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
 class Muon(torch.optim.AdamW):
-    """See the top of the file; groups of parameters with ``muon`` set hold matrices, the others are AdamW's."""
+    """See the top of the file; groups of parameters with ``muon`` set hold matrices, or stacks of them [..., m, n], the
+    others are AdamW's."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -41,16 +42,19 @@ class Muon(torch.optim.AdamW):
     def _move(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         alike: dict[torch.Size, list[Tensor]] = {}
         for matrix in matrices:
-            alike.setdefault(matrix.shape, []).append(matrix)
+            alike.setdefault(matrix.shape[-2:], []).append(matrix)
         for shape, same in alike.items():
-            gradients = torch.stack([p.grad for p in same if p.grad is not None])
-            momentum = torch.stack([self._momentum(p) for p in same]).lerp(gradients, 1 - MOMENTUM)
-            torch._foreach_copy_([self._momentum(p) for p in same], list(momentum.unbind(0)))
+            whole = [p.view(-1, *shape) for p in same]
+            held = [self._momentum(p).view(-1, *shape) for p in same]
+            numbers = [len(p) for p in whole]
+            gradients = torch.cat([p.grad.reshape(-1, *shape) for p in same if p.grad is not None])
+            momentum = torch.cat(held).lerp(gradients, 1 - MOMENTUM)
+            torch._foreach_copy_(held, list(momentum.split(numbers)))
             moves = orthogonal(gradients.lerp(momentum, MOMENTUM)).to(gradients.dtype)
             moves = moves * (-0.2 * max(shape) ** 0.5 * group["lr"])
             if group["weight_decay"]:
-                torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(same, list(moves.unbind(0)))
+                torch._foreach_mul_(whole, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(whole, list(moves.split(numbers)))
 
     def _momentum(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mnemoscope.codec.decoder import Decoder
 from mnemoscope.errors import RunError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.train.muon import Muon
@@ -33,7 +34,14 @@ def optimiser_for(module: nn.Module, plan: Plan) -> torch.optim.AdamW:
     o = plan.optimiser
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     maps = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)}
-    heads = {id(a.model.get_output_embeddings().weight) for a in module.modules() if isinstance(a, Adapter)}
+    maps |= {id(p) for m in module.modules() if isinstance(m, Decoder) for p in m.matrices()}
+    heads = {
+        id(m.weight)
+        for a in module.modules()
+        if isinstance(a, Adapter)
+        for m in a.modules()
+        if isinstance(m, nn.Linear) and m.out_features == a.vocabulary
+    }
     muon = maps - tables - heads if o.method == "muon" else set()
     groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": o.weight_decay, "muon": True},

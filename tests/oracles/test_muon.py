@@ -64,6 +64,18 @@ def test_moves_as_pytorchs_does(decay: float) -> None:
                 other.copy_(mine)
 
 
+def test_of_a_stack_moves_each_as_if_alone() -> None:
+    torch.manual_seed(0)
+    stack = nn.Parameter(torch.randn(3, 12, 20))
+    alone = [nn.Parameter(part.detach().clone()) for part in stack]
+    stack.grad = torch.randn_like(stack)
+    for one, gradient in zip(alone, stack.grad.clone(), strict=True):
+        one.grad = gradient
+    Muon([{"params": [stack], "muon": True}], lr=0.05).step()
+    Muon([{"params": alone, "muon": True}], lr=0.05).step()
+    assert stack.allclose(torch.stack(list(alone)), atol=1e-6)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_all_else_moves_as_with_adamw(decay: float) -> None:
     """And all that is trained moves, in one of the two ways."""
@@ -78,6 +90,19 @@ def test_all_else_moves_as_with_adamw(decay: float) -> None:
     assert own
     for (name, mine), other in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert mine.equal(other) != (name.removesuffix(".weight") in own), name
+
+
+def test_takes_the_bridges_maps_too() -> None:
+    from mnemoscope.codec.families.bridged import Bridged, BridgedOptions
+
+    adapter = tiny.adapter("mamba")
+    decoder = Bridged(adapter, tiny.adapter("mamba"), 0, 0, BridgedOptions(rank=3), 0)
+    groups = optimiser_for(decoder, _plan("muon")).param_groups
+    moved = {id(p) for group in groups if group.get("muon") for p in group["params"]}
+    names = {name for name, p in decoder.named_parameters() if id(p) in moved}
+    assert {n for n in names if n.startswith("bridge.")} == {
+        f"bridge.{way}.{kind}" for way in ("down", "up") for kind in range(len(decoder.bridge.read.kinds))
+    }
 
 
 def test_resumes_with_its_momentum(tmp_path: Path) -> None:

@@ -165,6 +165,9 @@ class Bridged(native.Native):
     def empty(self, batch: int) -> Memory:
         return self.spec.zeros(batch, self.device)
 
+    def matrices(self) -> list[nn.Parameter]:
+        return [*self.bridge.down.values(), *self.bridge.up.values()]
+
     def hidden(self, memory: Memory, inputs: Tensor) -> Tensor:
         return super().hidden(self.bridge(memory), inputs)
 
