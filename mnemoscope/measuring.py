@@ -131,7 +131,8 @@ def _span(
         ids = np.stack([w.token_ids for w in batch])
         try:
             with torch.no_grad():
-                memory = shop.start(condition, torch.from_numpy(np.stack([w.token_ids for w in source])).to(device))
+                tokens = torch.from_numpy(np.stack([w.token_ids for w in source])).to(device)
+                memory = shop.start(condition, tokens, passages=[w.passage for w in source])
                 nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
             predictions = predicted.cpu().numpy()
             # while it predicts the window's own tokens, what it writes is these

@@ -69,11 +69,12 @@ def prepare(shop: Workshop) -> None:
         for job in decoders.jobs(study):
             job.plan(study.seed).require_shares(shop.accelerator.num_processes)
         accounts = [asdict(a) for a in shop.windows.accounts.values()]
-        for a in accounts:
+        nested = shop.windows_config.nested
+        for a in accounts[-1:] if nested else accounts:
             if a["shorter"]:
                 shop.progress.say(
                     f"{a['shorter']} of {a['documents']} documents are shorter than {a['length']} tokens and give no "
-                    f"window of that length"
+                    f"window{'' if nested else ' of that length'}"
                 )
         annotate_windows(shop)
         run.require_room(_room(shop, sum(i.text_bytes for i in inputs), max(size for size, _ in tried.values())))
@@ -110,8 +111,7 @@ def annotate_windows(shop: Workshop) -> None:
     from mnemoscope.annotate._reader import Reader
 
     run, texts = shop.run, shop.windows.texts
-    bos = shop.special[0] if shop.windows_config.prefix == "bos" else None
-    reader = Reader(shop.loaded, shop.windows, bos, shop.study.compute.batch_tokens)
+    reader = Reader(shop.loaded, shop.windows, shop.bos, shop.study.compute.batch_tokens)
     for wanted in shop.study.annotations:
         made, before = _made_from(wanted), run.manifest.get("annotations", {})
         if before.get(wanted.name) == made and (run.path / "annotations" / f"{wanted.name}.parquet").exists():

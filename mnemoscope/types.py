@@ -58,6 +58,12 @@ class Window:
         """L, in tokens."""
         return len(self.token_ids)
 
+    @property
+    def passage(self) -> str:
+        """``<doc_id>:<index of the first token in the document>``: where it begins, alike for windows of all lengths
+        that begin there."""
+        return f"{self.doc_id}:{self.window_id.rpartition(':')[2]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from mnemoscope import config, plugins
 from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.codec.readings import Readings
 from mnemoscope.controls import Condition
 from mnemoscope.errors import ConfigError
 from mnemoscope.memory.adapter import Adapter
@@ -27,12 +29,19 @@ from mnemoscope.train.step import Loss
 
 
 class Workshop:
-    """A run folder, and what several stages need: made once, when it is first needed."""
+    """A run folder, and what several stages need: made once, when it is first needed.
 
-    def __init__(self, run: RunDir, progress: Progress | None = None):
+    Args:
+        measures: whether there has to be a decoder.
+
+    Raises:
+        ConfigError: the study lacks a section.
+    """
+
+    def __init__(self, run: RunDir, progress: Progress | None = None, *, measures: bool = True):
         self.run, self.study = run, run.study
         self.progress: Progress = progress or Silent()
-        if self.study.model is None or self.study.windows is None or not self.study.decoders:
+        if self.study.model is None or self.study.windows is None or (measures and not self.study.decoders):
             raise ConfigError(
                 "this study measures nothing",
                 remedy="It needs [model], [windows] and a [[decoders]]; to pretrain, use mnemoscope pretrain",
@@ -40,6 +49,7 @@ class Workshop:
             )
         self.model_name, self.windows_config = self.study.model.name, self.study.windows
         self._cut: dict[int | None, WindowSet] = {}
+        self._readings: dict[Adapter, Readings] = {}
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -80,6 +90,7 @@ class Workshop:
                 self.windows_config.prefix,
                 seed=self.study.seed,
                 tokens_per_length=tokens_per_length,
+                nested=self.windows_config.nested,
             )
         return self._cut[tokens_per_length]
 
@@ -95,21 +106,43 @@ class Workshop:
         made: Decoder = family.make(self.loaded, *self.special, family.Options.model_validate(options), drawn)
         return made
 
-    def encode(self, reader: Adapter, ids: Tensor) -> Memory:
-        """The memory of windows, the study's prefix read before them."""
-        bos = self.special[0] if self.windows_config.prefix == "bos" else None
-        return encode(reader, ids, bos=bos)
+    @property
+    def bos(self) -> int | None:
+        """The token that the study has the encoder read before a window, if any."""
+        return self.special[0] if self.windows_config.prefix == "bos" else None
+
+    def encode(self, reader: Adapter, ids: Tensor, passages: Sequence[str] = ()) -> Memory:
+        """The memory of windows, the study's prefix read before them.
+
+        Args:
+            passages: of windows of the study, where each begins; if the study's windows are nested, they are read on
+                from where others of the same passages end.
+        """
+        if not (passages and self.windows_config.nested):
+            return encode(reader, ids, bos=self.bos)
+        if reader not in self._readings:
+            most = sum(len(some) for some in self.windows.windows.values())
+            self._readings.setdefault(reader, Readings(reader, self.bos, most))
+        return self._readings[reader].after(passages, ids)
+
+    def forget(self) -> None:
+        """Has nested windows read from their beginning again."""
+        self._readings.clear()
 
     @torch.no_grad()
-    def start(self, condition: Condition, ids: Tensor, *, draw: int = 0) -> Memory:
+    def start(self, condition: Condition, ids: Tensor, *, passages: Sequence[str] = (), draw: int = 0) -> Memory:
         """What a decoder starts from under a condition, the encoder having read the windows [B, L].
 
         Args:
+            passages: see :meth:`encode`.
             draw: of what the condition leaves to chance after the reading.  What is handed over to be written back is
                 draw 0; who compares with that must take another, or equal noise would give the window away.
         """
         encoder, seed = self.loaded.adapter, self.study.seed
-        read = self.encode(condition.reader(encoder, seed), ids) if condition.reads else encoder.empty(len(ids))
+        if condition.reads:
+            read = self.encode(condition.reader(encoder, seed), ids, passages)
+        else:
+            read = encoder.empty(len(ids))
         return condition.hand_over(read, ids, seed + draw)
 
     def loss(self, condition_name: str) -> Loss:

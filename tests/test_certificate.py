@@ -29,6 +29,7 @@ from mnemoscope.certificate.windows import choose, compare, judge, propose, stra
 from mnemoscope.errors import ConfigError, ModelError, RunError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory
+from mnemoscope.rundir import RunDir
 from mnemoscope.stats import certain
 
 BOS, BLANK, V = 0, 1, 14
@@ -363,6 +364,31 @@ def test_a_blind_model_end_to_end(tmp_path: Path, study: Any) -> None:
     assert pl.read_parquet(again.path / "certificate" / "*.parquet").equals(found)
     with pytest.raises(RunError, match="certificate of this run changed"):
         certificate.certify(study(domain="domain"), run.path, certificate.Settings(substitutes=2, per_doubling=None))
+
+
+def test_classes_are_those_of_the_study(tmp_path: Path, study: Any) -> None:
+    """Labels called otherwise, of one domain alone, as a run of the same study has them; others, and they are made anew
+    and the certificate is not."""
+    wanted = certificate.Settings(substitutes=2, per_doubling=2)
+    plain = study(domain="domain", annotations=["repetition:document"])
+    plain = plain.model_copy(update={"windows": plain.windows.model_copy(update={"tokens_per_length": 99})})
+
+    def of(**changes: Any) -> RunDir:
+        annotations = [plain.annotations[0].model_copy(update=changes)]
+        return certificate.certify(plain.model_copy(update={"annotations": annotations}), tmp_path / "run", wanted)
+
+    run = of(labels={"repeated": "old", "first": ""}, domains=["news"])
+    tokens = pl.read_parquet(run.path / "certificate" / "*.parquet")
+    news = tokens.filter(domain="news")["doc_id"]
+    spans = pl.read_parquet(run.path / "annotations" / "repetition.parquet")
+    assert 0 < spans["doc_id"].n_unique() <= news.n_unique() < tokens["doc_id"].n_unique()
+    assert spans["doc_id"].is_in(news.unique().implode()).all()
+    assert set(spans["label"]) == {"old"}
+    assert "old" in run.table("estimates").filter(by="repetition")["group"]
+
+    before = (run.path / "certificate" / "L6.parquet").stat().st_mtime_ns
+    assert "new" in of(labels={"first": "new"}).table("estimates").filter(by="repetition")["group"]
+    assert (run.path / "certificate" / "L6.parquet").stat().st_mtime_ns == before
 
 
 def test_bad_input(tmp_path: Path, study: Any) -> None:

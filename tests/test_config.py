@@ -72,6 +72,7 @@ records_per_document = 20
 lengths = [4, 16]
 tokens_per_length = 1000
 prefix = "bos"
+nested = true
 
 [[decoders]]
 name = "one"

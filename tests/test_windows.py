@@ -53,6 +53,29 @@ def test_a_document_is_cut_from_its_first_token_and_the_rest_is_counted() -> Non
     assert found.window_text(window) == "efgh"
 
 
+def test_nested_windows_are_the_beginnings_of_the_longest() -> None:
+    # 11 + 3 + 5 letters. Passages of 5: two and a rest of one; none; one
+    documents = [document("abcdefghijk", "x"), document("lmn", "y"), document("opqrs", "z")]
+    found = windows.cut(documents, letters(), [2, 5], "none", seed=0, nested=True)
+    assert spelt(found, 5) == ["abcde", "fghij", "opqrs"]
+    assert spelt(found, 2) == ["ab", "fg", "op"]
+    assert [w.window_id for w in found.windows[2]] == ["x:2:0", "x:2:5", "z:2:0"]
+    assert [[w.passage for w in found.windows[length]] for length in (2, 5)] == [["x:0", "x:5", "z:0"]] * 2
+    # y would have given a window of two letters; 2 * 3 + 13 == 19
+    assert found.accounts[2] == windows.Account(
+        length=2, documents=3, shorter=1, tokens=19, dropped=13, cut=3, windows=3, measured_documents=2
+    )
+    # a budget is that of the longest, and its passages are those that would have been drawn for it alone
+    for seed in range(5):
+        some = windows.cut(UNEVEN, letters(), [2, 3], "none", seed=seed, tokens_per_length=13, nested=True).windows
+        plain = windows.cut(UNEVEN, letters(), [3], "none", seed=seed, tokens_per_length=13).windows
+        assert [w.window_id for w in some[3]] == [w.window_id for w in plain[3]]
+        assert [w.passage for w in some[2]] == [w.passage for w in some[3]]
+        assert len(some[2]) == 13 // 3
+    with pytest.raises(TextError, match="no document has 101 tokens"):
+        windows.cut(UNEVEN, letters(), [2, 101], "none", seed=0, nested=True)
+
+
 @pytest.mark.parametrize(("size", "expected"), [(1023, 3), (1024, 4), (1025, 4)])
 def test_the_last_full_window_is_kept(size: int, expected: int) -> None:
     found = windows.cut([document("a" * size, "x")], letters(), [256], "none", seed=0)

@@ -71,6 +71,10 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
         alike.setdefault(str(decoders.family_of(decoders.source(d, shop.study), Path())), []).append(d)
     for some in alike.values():
         yield from _of_family(shop, found, some)
+    if shop.windows_config.nested and alike:
+        found.assumed.append(
+            "Nested windows are read from their beginning each time; they are read on from shorter ones, which is less."
+        )
 
 
 def _of_family(shop: Workshop, found: Forecast, some: Sequence[config.Decoder]) -> Iterator[Line]:
@@ -85,6 +89,7 @@ def _of_family(shop: Workshop, found: Forecast, some: Sequence[config.Decoder]) 
 
     def read(name: str, length: int, count: int) -> None:
         key = {"run": "", "model": "", "decoder": "", "condition": name, "length": length, "seed": 0}
+        shop.forget()
         for _ in measure(shop, idle, name, _spread(windows[length], count), key, Texts()):
             pass
 

@@ -21,19 +21,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mnemoscope import annotate, config, plugins, schema
-from mnemoscope.annotate._reader import Reader
+from mnemoscope import config, pipeline, schema
 from mnemoscope.certificate.storage import PRECISIONS
 from mnemoscope.certificate.windows import Verdict, judge
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
-from mnemoscope.memory.load import Loaded, load, special_tokens
-from mnemoscope.progress import Progress, Silent
+from mnemoscope.progress import Progress
 from mnemoscope.rundir import RunDir, command, replacing
 from mnemoscope.stats import certain
 from mnemoscope.text import corpora
-from mnemoscope.text.windows import WindowSet, cut
-from mnemoscope.train.processes import accelerator, device_name
 from mnemoscope.types import Window
 from mnemoscope.workshop import Workshop
 
@@ -90,32 +86,20 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
     Raises:
         MnemoscopeError: whatever is wrong with the study, its text or its model, before any long work.
     """
-    talk = progress or Silent()
-    m, w = study.model, study.windows
-    if m is None or w is None or not study.text.measure:
+    if study.model is None or study.windows is None or not study.text.measure:
         raise ConfigError("there is nothing to certify", remedy="Give [model], [windows] and [[text.measure]]")
-    device = accelerator(study.compute)
     run = RunDir(out, study)
+    shop = Workshop(run, progress, measures=False)
     run.require_same("certificate", settings.asked)
     with run.stage("prepare"):
         inputs = [asdict(i) for i in corpora.check(study.text.measure)]
         run.require_same("inputs", inputs)
-        loaded = load(m.name, revision=m.revision, tokenizer=m.tokenizer, dtype=m.dtype, scan=study.compute.scan)
-        run.require_same("encoder", loaded.digest)
-        loaded.adapter.to(device.device).requires_grad_(False)
-        continuity.require(loaded.adapter, m.name)
-        windows = cut(
-            corpora.read(study.text.measure),
-            loaded.tokenizer,  # type: ignore[arg-type]
-            w.lengths,
-            w.prefix,
-            seed=study.seed,
-            tokens_per_length=w.tokens_per_length,
-        )
-        _annotate(run, loaded, windows)
-        run.note(command=command(), inputs=inputs, encoder=loaded.digest, certificate=settings.asked)
-    with run.stage("certify", device=device_name(device)):
-        _read_all(run, loaded, windows, settings, talk)
+        run.require_same("encoder", shop.loaded.digest)
+        continuity.require(shop.loaded.adapter, shop.model_name)
+        pipeline.annotate_windows(shop)
+        run.note(command=command(), inputs=inputs, encoder=shop.loaded.digest, certificate=settings.asked)
+    with run.stage("certify", device=shop.device_name):
+        _read_all(shop, settings)
     with run.stage("estimate"):
         certain.write(run.path, run.path / "estimates.parquet", _groups(study), settings.noise, study)
         certain.horizons(run.path)
@@ -139,11 +123,10 @@ def within(shop: Workshop, settings: Settings) -> None:
         )
     run.require_same("certificate", settings.asked)
     run.note(certificate=settings.asked)
-    lengths = run.study.windows.lengths if run.study.windows else []
     with run.stage("certify", device=shop.device_name):
-        if not all(_file(run, length).exists() for length in lengths):
+        if not all(_file(run, length).exists() for length in shop.windows_config.lengths):
             run.require_same("encoder", shop.loaded.digest)
-            _read_all(run, shop.loaded, shop.windows, settings, shop.progress)
+            _read_all(shop, settings)
         certain.write(run.path, run.path / "floors.parquet", _groups(run.study), settings.noise, run.study)
         certain.horizons(run.path)
 
@@ -156,17 +139,18 @@ def _file(run: RunDir, length: int) -> Path:
     return run.path / "certificate" / f"L{length}.parquet"
 
 
-def _read_all(run: RunDir, loaded: Loaded, windows: WindowSet, settings: Settings, talk: Progress) -> None:
+def _read_all(shop: Workshop, settings: Settings) -> None:
     """Writes certificate/, a file a length; those that are there stay."""
+    run, windows = shop.run, shop.windows.windows
     copies = unlike = 0
-    with talk.task("certifying", sum(map(len, windows.windows.values())), "windows") as bar:
+    with shop.progress.task("certifying", sum(map(len, windows.values())), "windows") as bar:
         done = 0
-        for length, some in windows.windows.items():
+        for length, some in windows.items():
             target = _file(run, length)
             target.parent.mkdir(exist_ok=True)
             if not target.exists():
                 with replacing(target) as part, pq.ParquetWriter(part, schema.arrow("certificate")) as file:
-                    for number, (table, verdict) in enumerate(_verdicts(run.study, loaded, some, settings)):
+                    for number, (table, verdict) in enumerate(_verdicts(shop, some, settings)):
                         file.write_table(table)
                         copies, unlike = copies + verdict.copies, unlike + verdict.unlike
                         bar.at(done + number + 1, f"L={length}")
@@ -175,63 +159,35 @@ def _read_all(run: RunDir, loaded: Loaded, windows: WindowSet, settings: Setting
     if copies:
         run.note(read_twice=copies, unlike=unlike)
     if unlike:
-        talk.say(
+        shop.progress.say(
             f"the same window, read twice in one batch, left another memory {unlike} of {copies} times: this "
             "arithmetic depends on the place in a batch, and what is equal may look unequal"
         )
 
 
-def _annotate(run: RunDir, loaded: Loaded, windows: WindowSet) -> None:
-    """annotations/<name>.parquet of the documents that have a window, by each annotation of the study."""
-    study = run.study
-    for wanted in study.annotations:
-        if (run.path / "annotations" / f"{wanted.name}.parquet").exists():
-            continue
-        kind = plugins.load("annotation", wanted.kind)
-        reader = [Reader(loaded, windows, _bos(loaded, study), study.compute.batch_tokens)] if kind.reads else []
-        annotator = kind(wanted.argument, *reader)
-        documents = corpora.read_with_record(study.text.measure, annotator.fields)
-        spans = annotate.collect(annotator, ((d, r) for d, r in documents if d.doc_id in windows.texts))
-        annotate.write(spans, run.path, wanted.name)
-
-
-def _bos(loaded: Loaded, study: config.Study) -> int | None:
-    """The token that the study has the encoder read before a window, if any."""
-    assert study.windows is not None
-    return _special(loaded)[0] if study.windows.prefix == "bos" else None
-
-
-def _special(loaded: Loaded) -> tuple[int, int]:
-    assert loaded.tokenizer is not None
-    return special_tokens(loaded.tokenizer, loaded.adapter.model.config)
-
-
-def allowed(loaded: Loaded) -> npt.NDArray[np.bool_]:
+def _allowed(shop: Workshop) -> npt.NDArray[np.bool_]:
     """Which ids may stand in a text: those of the tokenizer but the special ones, bool [V]."""
-    assert loaded.tokenizer is not None
-    known = np.zeros(loaded.adapter.vocabulary, np.bool_)
-    known[list(loaded.tokenizer.get_vocab().values())] = True
-    known[[*_special(loaded), *loaded.tokenizer.all_special_ids]] = False
+    known = np.zeros(shop.loaded.adapter.vocabulary, np.bool_)
+    known[list(shop.tokenizer.get_vocab().values())] = True
+    known[[*shop.special, *shop.tokenizer.all_special_ids]] = False
     return known
 
 
-def _verdicts(
-    study: config.Study, loaded: Loaded, windows: Sequence[Window], settings: Settings
-) -> Iterator[tuple[pa.Table, Verdict]]:
+def _verdicts(shop: Workshop, windows: Sequence[Window], settings: Settings) -> Iterator[tuple[pa.Table, Verdict]]:
     """The rows of each window by ``schema.CERTIFICATE``, and its verdict."""
-    text = allowed(loaded)
+    study, text = shop.study, _allowed(shop)
     if settings.substitutes >= text.sum():
         raise ConfigError(
             f"{settings.substitutes} substitutes are wanted, and there are {text.sum()} tokens",
             remedy="Ask for fewer",
         )
-    spell = loaded.tokenizer.convert_ids_to_tokens  # type: ignore[union-attr]
+    spell = shop.tokenizer.convert_ids_to_tokens
     for number, window in enumerate(windows):
         verdict = judge(
-            loaded.adapter,
+            shop.loaded.adapter,
             window.token_ids,
             prefix=window.prefix,
-            bos=_special(loaded)[0],
+            bos=shop.special[0],
             allowed=text,
             substitutes=settings.substitutes,
             per_doubling=settings.per_doubling,
@@ -239,7 +195,7 @@ def _verdicts(
             batch_tokens=study.compute.batch_tokens,
             rng=np.random.default_rng([study.seed, window.length, number]),
         )
-        key = {"run": study.name, "model": study.model.name, "length": window.length}  # type: ignore[union-attr]
+        key = {"run": study.name, "model": shop.model_name, "length": window.length}
         key |= {name: getattr(window, name) for name in _KEY}
         yield rows(window, verdict, settings.precisions, key, spell), verdict
 

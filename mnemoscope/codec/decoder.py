@@ -125,14 +125,15 @@ class Decoder(nn.Module, ABC):
 
 
 @torch.no_grad()
-def encode(encoder: Adapter, ids: Tensor, *, bos: int | None = None) -> Memory:
+def encode(encoder: Adapter, ids: Tensor, *, bos: int | None = None, start: Memory | None = None) -> Memory:
     """The memory after reading windows.
 
     Args:
         ids: [B, L] int64.
         bos: token read before each window, or None for none.
+        start: the memory of what stands before ``ids`` in the windows, ``bos`` with it; None: nothing does.
     """
-    if bos is not None:
+    if bos is not None and start is None:
         ids = F.pad(ids, (1, 0), value=bos)
-    _, memory = encoder.hidden(ids, None)
+    _, memory = encoder.hidden(ids, start)
     return memory

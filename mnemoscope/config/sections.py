@@ -134,6 +134,12 @@ class Windows(Section):
         None, description="measure at most this many tokens a length, drawn evenly over documents; none = all windows"
     )
     prefix: Literal["none", "bos"] = "none"
+    nested: bool = Field(
+        False,
+        description="windows of every length are the beginnings of the same passages, which have the longest one: "
+        "lengths are paired, and each passage is read once for all of them. tokens_per_length is then that of the "
+        "longest; a shorter one has as many windows, of fewer tokens",
+    )
 
 
 class Optimiser(Section):

@@ -74,11 +74,13 @@ def _source(run: RunDir) -> catalogue.Source:
     parameters = int(manifest.get("parameters", 0))
     name = Path(study.model.name).name
     texts = [c.model_dump_json() for c in study.text.measure]
+    # the choice of windows of one length does not depend on the others, unless they are nested
+    windows = study.windows.model_dump_json(exclude=None if study.windows.nested else {"lengths"})
     return catalogue.Source(
         name=study.name,
         label=f"{name}, {_size(parameters)}" if parameters else name,
         parameters=parameters,
-        texts="\n".join([*texts, str(study.windows.tokens_per_length), study.windows.prefix]),
+        texts="\n".join([*texts, windows]),
         decoders=decoders,
         estimates=estimates,
         effects=pl.read_parquet(file) if (file := run.path / "effects.parquet").exists() else None,

@@ -3,6 +3,8 @@
 ::
 
     document (11 tokens)   |. . . .|. . . .|. . .       L = 4: two windows; the rest of three is dropped and counted
+                           |. .|. .|. .|. .|. .|.       L = 2: five
+                           |. .    |. .    |. . .       L = 2, nested: the beginnings of the windows of 4
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ class Account:
 
     Attributes:
         length: L, in tokens.
-        documents: all that were given; ``shorter`` of them have fewer than L tokens, and so no window.
-        tokens: in all documents; ``dropped`` of them lie in rests shorter than L (shorter documents are such rests).
+        documents: all that were given; ``shorter`` of them have fewer than L tokens (nested windows: than the longest
+            length), and so no window.
+        tokens: in all documents; ``dropped`` of them lie in no window that could be cut: in rests shorter than L
+            (shorter documents are such rests), and of nested windows behind the beginnings, too.
         cut: windows that the documents hold: L * cut + dropped == tokens.
         windows: those to be measured, at most ``cut``.
         measured_documents: documents with a window among them.
@@ -76,6 +80,7 @@ def cut(
     *,
     seed: int,
     tokens_per_length: int | None = None,
+    nested: bool = False,
 ) -> WindowSet:
     """Cuts each document, from its first token, into windows of each length; the last full window is kept.
 
@@ -85,6 +90,8 @@ def cut(
             control text.
         tokens_per_length: keep at most this many tokens' worth of windows a length, but one at least.  They are
             drawn evenly over documents: every document gives a first window before any gives a second.
+        nested: cut windows of the longest length alone, by all that is said here; those of a shorter length are their
+            beginnings: as many windows, of fewer tokens.
 
     Raises:
         TextError: two documents of one id, or no document long enough for a length.
@@ -96,15 +103,17 @@ def cut(
     windows: dict[int, list[Window]] = {}
     accounts: dict[int, Account] = {}
     for length in lengths:
-        held = np.array([len(e.ids) // length for _, e in encoded], dtype=np.int64)
+        # from where one window begins to where the next one does
+        step = max(lengths) if nested else length
+        held = np.array([len(e.ids) // step for _, e in encoded], dtype=np.int64)
         tokens = sum(len(e.ids) for _, e in encoded)
         if not held.any():
-            raise TextError(_too_short(encoded, length), remedy="Give longer documents, or leave this length out")
+            raise TextError(_too_short(encoded, step), remedy="Give longer documents, or leave this length out")
         if tokens_per_length is None:
             chosen = [(d, w) for d in range(len(held)) for w in range(held[d])]
         else:
-            chosen = choose(held, max(1, tokens_per_length // length), np.random.default_rng([seed, length]))
-        windows[length] = [window_at(*encoded[d], w * length, length, prefix) for d, w in chosen]
+            chosen = choose(held, max(1, tokens_per_length // step), np.random.default_rng([seed, step]))
+        windows[length] = [window_at(*encoded[d], w * step, length, prefix) for d, w in chosen]
         accounts[length] = Account(
             length=length,
             documents=len(encoded),
