@@ -171,7 +171,7 @@ def drops(folder: Path) -> Iterator[tuple[int, int, str, Row]]:
     if not (folder / "domains" / "tokens.parquet").exists():
         return
     run = RunDir.open(folder / "domains")
-    rows = [s for s in sums(run.path, ["all"], 1, [*READINGS, "rouge1"]) if s.key["seed"] == "all"]
+    rows = [s for s in sums(run.path, ["all"], run.study.estimate, [*READINGS, "rouge1"]) if s.key["seed"] == "all"]
     cells = {(s.key["metric"], s.key["length"]): s for s in rows if s.key["condition"] == "memory"}
     lengths = sorted({length for _, length in cells})
     for metric in ("rouge1", *READINGS):

@@ -20,8 +20,8 @@ from mnemoscope.errors import ConfigError
 ROOT = Path(mnemoscope.__file__).parent.parent
 STUDIES = sorted([*ROOT.glob("studies/**/*.toml"), *ROOT.glob("mnemoscope/zoo/studies/*.toml")])
 
-OPTIMISER = """learning_rate = 1e-3, warmup = 0.1, schedule = "constant", final = 0.5, weight_decay = 0.1, \
-betas = [0.8, 0.9], clip = 2.0"""
+OPTIMISER = """method = "muon", learning_rate = 1e-3, warmup = 0.1, schedule = "constant", final = 0.5, \
+weight_decay = 0.1, betas = [0.8, 0.9], clip = 2.0"""
 
 #: every key of every section is in it somewhere
 FULL = f"""# a comment
@@ -114,6 +114,7 @@ domains = ["news"]
 labels = {{ NNP = "noun", "." = "" }}
 
 [estimate]
+guesses = "one"
 by = ["domain", "kinds"]
 confidence = 0.9
 resamples = 300

@@ -206,7 +206,7 @@ def between(run_folder: Path, study: Study, metric: str, a: dict[str, Any], b: d
     grouping = a.get("by", "all")
     sides: list[dict[tuple[Any, ...], Sums]] = []
     rest = [c for c in _KEY if c not in a]
-    rows = list(sums(run_folder, [grouping], wanted.position_bins, [metric]))
+    rows = list(sums(run_folder, [grouping], wanted, [metric]))
     for side in (a, b):
         chosen = [r for r in rows if r.key["seed"] == "all" and all(r.key[c] == v for c, v in side.items())]
         sides.append({tuple(r.key[c] for c in rest): r for r in chosen})

@@ -88,10 +88,12 @@ def convergence(learning: pl.DataFrame, study: config.Study) -> pl.DataFrame:
     extrapolated: list[dict[str, Any]] = []
     for key, curve in found.items():
         run, model, decoder, _, length = key
-        none = found.get((run, model, decoder, "none", length)) if curve.key["condition"] != "none" else None
+        guess = [found.get((run, model, name, "none", length)) for name in (decoder, wanted.guesses)]
+        own, lent = guess if curve.key["condition"] != "none" else (None, None)
+        none = own or (lent if lent is not None and lent.seeds == curve.seeds else None)
         alone = [(curve.of_seed(i), None if none is None else none.of_seed(i)) for i in range(len(curve.seeds))]
         for seed, one, prior in (("all", curve, none), *((one.seed, one, prior) for one, prior in alone)):
-            measured += _sums(one, prior, seed)
+            measured += _sums(one, prior, seed, code=own is not None)
             extrapolated += _asymptotes(one, prior, seed, settled[decoder], study)
     frame = compute(measured, seed=study.seed, confidence=wanted.confidence, resamples=wanted.resamples)
     frame = frame.rename({"by": "kind"}).with_columns(tokens=pl.col("group").cast(pl.Int64))
@@ -147,14 +149,18 @@ def _code(curve: Curve) -> FloatArray:
     return code_length(curve.tokens[1:], curve.nats[..., :-1]) / float(curve.tokens[-1])
 
 
-def _sums(curve: Curve, none: Curve | None, seed: str) -> Iterator[Sums]:
-    """What is to be estimated at each point, and of the code of all tokens."""
+def _sums(curve: Curve, none: Curve | None, seed: str, *, code: bool) -> Iterator[Sums]:
+    """What is to be estimated at each point, and of the code of all tokens.
+
+    Args:
+        code: whether ``none`` was trained on the same tokens, so that its code can be compared.
+    """
     last = int(curve.tokens[-1])
     stages: list[tuple[str, int, FloatArray, FloatArray | None]] = [
         ("learning", int(t), curve.nats[..., i], None if none is None else none.nats[..., -1])
         for i, t in enumerate(curve.tokens)
     ]
-    stages.append(("prequential", last, _code(curve), None if none is None else _code(none)))
+    stages.append(("prequential", last, _code(curve), _code(none) if none is not None and code else None))
     for kind, tokens, nats, prior in stages:
         count = np.broadcast_to(curve.count, nats.shape)
         for metric, (num, den) in _ratios(nats, prior, count).items():

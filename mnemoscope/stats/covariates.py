@@ -27,7 +27,7 @@ from mnemoscope.config import Effects, Study
 from mnemoscope.errors import RunError
 from mnemoscope.score.metrics import Metric
 from mnemoscope.stats.bootstrap import FloatArray
-from mnemoscope.stats.estimate import COLUMNS, UNLABELLED, annotated, beside_none, cluster, scan, with_group
+from mnemoscope.stats.estimate import COLUMNS, UNLABELLED, annotated, beside_none, cluster, token_rows, with_group
 
 #: most tokens of a cell: whole documents are drawn until there are so many, which bounds memory at about 2 GB
 MOST_TOKENS = 500_000
@@ -68,7 +68,7 @@ def require(run_folder: Path, controls: Sequence[str]) -> None:
 
 def cells(run_folder: Path, study: Study, wanted: Effects, metrics: Sequence[Metric]) -> Iterator[Cell]:
     """The cells under the real memory, a decoder and a length each."""
-    tokens = scan(run_folder / "tokens.parquet")
+    tokens = token_rows(run_folder, study.estimate.guesses)
     keys = ["run", "model", "decoder", "condition", "length"]
     real = tokens.filter(pl.col("condition") == "memory")
     for row in real.select(keys).unique().sort(keys).collect(engine="streaming").iter_rows(named=True):

@@ -53,10 +53,11 @@ def require(run_folder: Path, study: Study) -> None:
         require_groups(run_folder, [wanted.by, *([wanted.words] if wanted.words else [])])
         if wanted.words is not None:
             paper.require(run_folder, wanted)
-        if "surprisal" in wanted.controls and any("none" not in d.conditions for d in study.decoders):
+        alone = study.estimate.guesses is None and any("none" not in d.conditions for d in study.decoders)
+        if "surprisal" in wanted.controls and alone:
             raise ConfigError(
                 "effects control for surprisal, which is measured under the condition 'none'",
-                remedy="Add it to the conditions of every decoder, or leave surprisal out",
+                remedy="Add it to the conditions of every decoder, or of one (estimate.guesses), or leave it out",
             )
 
 
@@ -100,7 +101,7 @@ def _cells(run_folder: Path, study: Study, wanted: Effects) -> dict[tuple[Any, .
     """(cell) -> (metric, group) -> sums, under the real memory; nats without memory too, which is the prior's cost."""
     names = {*wanted.metrics, *(["retention"] if "bits_retained" in wanted.metrics else [])}
     cells: dict[tuple[Any, ...], dict[tuple[str, str], Sums]] = {}
-    for found in sums(run_folder, [wanted.by], study.estimate.position_bins, sorted(names)):
+    for found in sums(run_folder, [wanted.by], study.estimate, sorted(names)):
         key = found.key
         if found.documents and (key["condition"] == "memory" or (key["condition"], key["metric"]) == ("none", "nats")):
             cells.setdefault(tuple(key[c] for c in _CELL), {})[key["metric"], key["group"]] = found

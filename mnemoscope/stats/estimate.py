@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from mnemoscope import plugins, schema
 from mnemoscope.annotate import key, project
-from mnemoscope.config import Study
+from mnemoscope.config import Estimates, Study
 from mnemoscope.errors import RunError
 from mnemoscope.score.metrics import Metric
 from mnemoscope.score.records import replacing
@@ -41,7 +41,7 @@ _CELL = ["decoder", "condition", "length"]
 #: a token is paired with itself under ``none``: same decoder, seed and length, same place in the same window
 _PAIRED_IN = ["decoder", "seed", "length"]
 _TOKEN = ["window_id", "position", "token_id"]
-_TABLE = {"token": "tokens.parquet", "window": "reconstructions.parquet"}
+TOKENS, WINDOWS = "tokens.parquet", "reconstructions.parquet"
 #: rows of estimates that share one matrix product
 _BATCH = 512
 
@@ -75,7 +75,7 @@ def estimate(run_folder: Path, study: Study) -> None:
     """
     wanted = study.estimate
     frame = compute(
-        sums(run_folder, ["all", *wanted.by], wanted.position_bins),
+        sums(run_folder, ["all", *wanted.by], wanted),
         seed=study.seed,
         confidence=wanted.confidence,
         resamples=wanted.resamples,
@@ -155,7 +155,7 @@ def _order(record: dict[str, Any]) -> tuple[Any, ...]:
 def sums(
     run_folder: Path,
     by: Iterable[str],
-    position_bins: int,
+    study: Estimates,
     metrics: Iterable[str | Metric] | None = None,
     chosen: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda table: table,
 ) -> Iterator[Sums]:
@@ -163,21 +163,22 @@ def sums(
 
     Args:
         by: ``all``, a column in ``COLUMNS``, ``position``, or the name of a file in ``annotations/``.
-        position_bins: bins of the window, at most L of them.
+        study: bins of the window, at most L of them, and which decoder guesses for others.
         chosen: the rows of a table that count; it is given the tokens, and the windows if a metric is of windows.
 
     Window metrics have no position and no annotation; paired metrics exist only beside a ``none`` decoder.
     """
     names = plugins.names("metric") if metrics is None else metrics
     wanted: list[Metric] = [m if isinstance(m, Metric) else plugins.load("metric", m) for m in names]
-    tables = {level: chosen(scan(run_folder / _TABLE[level])) for level in _TABLE if level in {m.level for m in wanted}}
+    read = {"token": lambda path: token_rows(path, study.guesses), "window": lambda path: scan(path / WINDOWS)}
+    tables = {level: chosen(read[level](run_folder)) for level in read if level in {m.level for m in wanted}}
     if any(m.paired for m in wanted):
         _refuse_unpaired(tables["token"])
     for grouping in by:
         for level, table in tables.items():
             if level == "window" and grouping not in ("all", *COLUMNS, PAIR):
                 continue
-            grouped = with_group(table, run_folder, grouping, position_bins)
+            grouped = with_group(table, run_folder, grouping, study.position_bins)
             plain = [m for m in wanted if m.level == level and not m.paired]
             paired = [m for m in wanted if m.level == level and m.paired]
             if plain:
@@ -190,6 +191,18 @@ def scan(path: Path) -> pl.LazyFrame:
     if not path.exists():
         raise RunError("the table is missing", remedy="Run the stages before 'estimate' first", file=path)
     return pl.scan_parquet(path)
+
+
+def token_rows(run_folder: Path, guesses: str | None) -> pl.LazyFrame:
+    """A run's tokens; those of ``guesses`` under ``none`` stand again, seed by seed, under the name of every decoder
+    that was not measured under ``none`` itself (``estimate.guesses``)."""
+    table = scan(run_folder / TOKENS)
+    if guesses is None:
+        return table
+    none = table.filter(pl.col("condition") == "none")
+    lacking = table.select(_PAIRED_IN).unique().join(none.select(_PAIRED_IN).unique(), on=_PAIRED_IN, how="anti")
+    lent = none.filter(pl.col("decoder") == guesses).drop("decoder").join(lacking, on=["seed", "length"])
+    return pl.concat([table, lent.select(table.collect_schema().names())])
 
 
 def with_group(table: pl.LazyFrame, run_folder: Path, by: str, position_bins: int) -> pl.LazyFrame:
@@ -288,7 +301,7 @@ def _refuse_unpaired(tokens: pl.LazyFrame) -> None:
             f"(decoder {found['decoder']!r}, seed {found['seed']}, length {found['length']}: {found['rows']} rows, "
             f"{found['distinct']} distinct, {found['alone']} without a partner, {found['in_none']} under none)",
             remedy="Measure the conditions again, over the same windows",
-            file="tokens.parquet",
+            file=TOKENS,
         )
 
 

@@ -333,7 +333,7 @@ def _cells(
         mine = (pl.col("decoder") == side.decoder) & pl.col("condition").is_in([CONDITION, "none"])
         return table.filter(mine).join(alike.lazy(), on=alike.columns, how="semi")
 
-    found = sums(side.run.path, by, study.estimate.position_bins, metrics, chosen)
+    found = sums(side.run.path, by, study.estimate, metrics, chosen)
     return {
         tuple(s.key[c] for c in _PLACE): s for s in found if s.key["condition"] == CONDITION and s.key["seed"] == "all"
     }

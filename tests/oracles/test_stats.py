@@ -18,12 +18,15 @@ from synthetic_run import make_run, shuffle
 
 from benchmarks import coverage
 from mnemoscope import schema
+from mnemoscope.config import Estimates
 from mnemoscope.errors import RunError
 from mnemoscope.stats import seeds
 from mnemoscope.stats.bootstrap import FloatArray, divide, effective, generator, ratio_intervals, resample, widened
 from mnemoscope.stats.compare import between, difference, parts
 from mnemoscope.stats.estimate import Sums, estimate, sums
 from mnemoscope.stats.seeds import Spread
+
+FOUR = Estimates(position_bins=4)
 
 _TABLES = ("tokens", "reconstructions", "curves", "estimates")
 
@@ -418,7 +421,7 @@ def test_the_written_table_is_the_schemas(tmp_path: Path) -> None:
 )
 def test_position_bins_share_the_window_out(tmp_path: Path, length: int, bins: int, groups: list[str]) -> None:
     make_run(tmp_path, lengths=(length,), windows=1)
-    found = {r.key["group"] for r in sums(tmp_path, ["position"], bins, ["nats"])}
+    found = {r.key["group"] for r in sums(tmp_path, ["position"], Estimates(position_bins=bins), ["nats"])}
     assert sorted(found, key=lambda g: int(g.split("-")[0])) == groups
 
 
@@ -444,7 +447,32 @@ def test_conditions_that_do_not_pair_are_refused(tmp_path: Path, spoil: str) -> 
     }[spoil]
     pl.concat([spoilt, others]).write_parquet(tmp_path / "tokens.parquet")
     with pytest.raises(RunError, match="one to one"):
-        list(sums(tmp_path, ["all"], 4, ["retention"]))
+        list(sums(tmp_path, ["all"], FOUR, ["retention"]))
+
+
+def test_a_decoder_without_guesses_of_its_own_is_lent_anothers(tmp_path: Path) -> None:
+    """Its nats are half of the lender's, so it keeps 1 - (1 - kept) / 2 where the lender keeps ``kept``."""
+    make_run(tmp_path, lengths=(16,), windows=3, seeds=(0, 1))
+    tokens = pl.read_parquet(tmp_path / "tokens.parquet")
+    memory = tokens.filter(condition="memory", seed=0)
+    lender = memory["decoder"][0]
+    other = memory.with_columns(decoder=pl.lit("other"), nats=pl.col("nats") / 2)
+    pl.concat([tokens, other]).write_parquet(tmp_path / "tokens.parquet")
+
+    def kept(guesses: str | None) -> dict[tuple[str, str], float]:
+        found = sums(tmp_path, ["all"], Estimates(guesses=guesses), ["retention"])
+        return {
+            (r.key["decoder"], r.key["seed"]): r.num.sum() / r.den.sum()
+            for r in found
+            if r.key["condition"] == "memory"
+        }
+
+    own = kept(None)
+    assert {decoder for decoder, _ in own} == {lender}
+    both = kept(lender)
+    assert both.items() >= own.items()
+    assert {key for key in both if key[0] == "other"} == {("other", "0"), ("other", "all")}
+    assert both["other", "0"] == pytest.approx(1 - (1 - own[lender, "0"]) / 2)
 
 
 def test_annotated_tokens_are_grouped_by_label(tmp_path: Path) -> None:
@@ -455,10 +483,10 @@ def test_annotated_tokens_are_grouped_by_label(tmp_path: Path) -> None:
     first = tokens.filter(position=0).select("doc_id", "char_start", "char_end", label=pl.lit("FIRST"))
     first.write_parquet(tmp_path / "annotations" / "place.parquet")
     for metric in ("omission_in_place", "retention"):
-        found = {r.key["group"]: r for r in sums(tmp_path, ["place"], 4, [metric]) if r.key["condition"] == "memory"}
+        found = {r.key["group"]: r for r in sums(tmp_path, ["place"], FOUR, [metric]) if r.key["condition"] == "memory"}
         assert {g: r.units for g, r in found.items()} == {"FIRST": 3, "(unlabelled)": 45}
     lost = (~tokens.filter(position=0)["recovered_in_place"]).sum()
-    rows = [r for r in sums(tmp_path, ["place"], 4, ["omission_in_place"]) if r.key["condition"] == "memory"]
+    rows = [r for r in sums(tmp_path, ["place"], FOUR, ["omission_in_place"]) if r.key["condition"] == "memory"]
     assert {r.key["group"]: r.num.sum() for r in rows}["FIRST"] == lost
 
 
@@ -469,10 +497,10 @@ def test_statistics_do_not_import_torch() -> None:
 
 def test_unknown_groups_and_missing_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="missing"):
-        list(sums(tmp_path, ["all"], 4))
+        list(sums(tmp_path, ["all"], FOUR))
     make_run(tmp_path, lengths=(16,), windows=1)
     with pytest.raises(RunError, match="'mood'"):
-        list(sums(tmp_path, ["mood"], 4))
+        list(sums(tmp_path, ["mood"], FOUR))
 
 
 def test_growing_against_fixed(tmp_path: Path) -> None:
