@@ -23,6 +23,8 @@ from mnemoscope.report.charts import Chart, Panel, Point, Series
 from mnemoscope.rundir import RunDir
 from mnemoscope.stats.estimate import estimate
 
+#: see tests/conftest.py
+PRINTED = True
 NAN = float("nan")
 
 
