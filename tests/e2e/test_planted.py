@@ -48,9 +48,9 @@ name = "growing"
 recipe = "growing"
 seeds = [0]
 conditions = ["memory", "wrong"]
-tokens = 24576
-batch_tokens = 64
-optimiser = {{ learning_rate = 4e-3, final = 0.05 }}
+tokens = 25600
+batch_tokens = 256
+optimiser = {{ learning_rate = 6e-3, final = 0.05 }}
 [[annotations]]
 name = "words"
 kind = "fields"
