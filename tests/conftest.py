@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -12,6 +13,12 @@ if not torch.cuda.is_available():
     # its interpreter runs Triton's kernels on the CPU; said here, since it counts only before Triton is first imported,
     # which transformers does with some models
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is no garbage: it need not be gone through whenever some is collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
