@@ -21,6 +21,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Libraries report as leaked what is still frozen at the end."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _unprinted(request: pytest.FixtureRequest) -> Iterator[None]:
     """The files of figures for paper, which take most of a page's time, are empty; not in modules with PRINTED."""
