@@ -5,6 +5,7 @@ The processes are forked from one that has imported the heavy libraries and done
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-_PRELOAD = ["mnemoscope.pretraining", "transformers.models.mamba.modeling_mamba", "torch.distributed"]
+_PRELOAD = [
+    *("mnemoscope.cli", "mnemoscope.pipeline", "mnemoscope.pretraining", "mnemoscope.report.html"),
+    *("mnemoscope.memory.architectures.mamba", "mnemoscope.codec.families.native"),
+    *("transformers.models.mamba.modeling_mamba", "torch.distributed", "accelerate", "pandas"),
+]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ def _main(command: list[str], log: Path, kill: Kill | None, environment: dict[st
         os.dup2(out.fileno(), 2)
     import torch
 
+    gc.freeze()  # see tests/conftest.py
     torch.set_num_threads(1)
     _watch(Path(f"{log}.steps"), kill or Kill())
     from mnemoscope import cli

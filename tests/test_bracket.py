@@ -24,7 +24,6 @@ from mnemoscope.bracket import request
 from mnemoscope.certificate.windows import apart
 from mnemoscope.errors import ConfigError, ModelError, RunError
 from mnemoscope.memory.load import Loaded
-from mnemoscope.report import figures
 from mnemoscope.stats import bracket as table
 from mnemoscope.stats import certain, noise
 from mnemoscope.train.tokenizer import train_tokenizer
@@ -107,8 +106,6 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     settings = certificate.Settings(substitutes=ALL, per_doubling=None, precisions=("fp32",), noise=(0.5,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workshop, "load", lambda name, **_: loaded)
-        # files for paper take most of the time
-        patch.setattr(figures, "paper", lambda chart: {})
         run = bracket.bracket(config.Study.model_validate(STUDY | {"text": corpora}), folder / "run", settings)
     tokens = run.table("tokens").filter(condition="memory", decoder="growing")
     truth = [kind.forgets(*row) for row in tokens.select("token_id", "token", "position", "length").rows()]
@@ -309,7 +306,6 @@ def invoke(*arguments: object) -> Any:
 
 def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder is trained here; the same command goes on, and the run alone gives the same."""
-    monkeypatch.setattr(figures, "paper", lambda chart: {})
     with torch.random.fork_rng():
         folder = small.model(tmp_path / "model")
     text, train = small.text(tmp_path / "text.jsonl", 4, 8), small.text(tmp_path / "train.jsonl", 8, 12, seed=1)

@@ -318,9 +318,9 @@ def test_the_bound_is_obeyed(tmp_path: Path) -> None:
         peak[memory] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert peak["512MB"] < 512e6 < peak["8GB"] < 8e9, peak
     found = Frequencies.load(tmp_path / "512MB.parquet", "word")
-    once = np.unique(numbers)
+    once, times = np.unique(numbers, return_counts=True)
     assert metadata.read(tmp_path / "512MB.parquet")["kept"]["word"][0] == len(once)
-    assert found.count(list(map(str, once[:1000]))).tolist() == [int((numbers == x).sum()) for x in once[:1000]]
+    assert found.count(list(map(str, once[:1000]))).tolist() == times[:1000].tolist()
 
 
 def test_a_document_too_long_for_the_memory(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from mnemoscope.report import browser, catalogue, charts, figures, groups, html,
 from mnemoscope.stats import effects
 from mnemoscope.stats.estimate import estimate
 
+#: see tests/conftest.py
+PRINTED = True
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`&\u2028<!--"
 
 

@@ -23,6 +23,8 @@ from mnemoscope.report.charts import Chart, Panel, Point, Series
 from mnemoscope.rundir import RunDir
 from mnemoscope.stats.estimate import estimate
 
+#: see tests/conftest.py
+PRINTED = True
 NAN = float("nan")
 
 
@@ -314,7 +316,7 @@ def test_any_label_makes_a_whole_file(kind: Any, label: str) -> None:
     chart = Chart(
         "x", "title", "caption", kind, "tokens", [Panel(label[:80], "s", "fraction", [series])], "band", (4, 8)
     )
-    root = ElementTree.fromstring(figures.paper(chart)["svg"])
+    root = ElementTree.fromstring(figures.paper(chart, ("svg",))["svg"])
     width = float(root.attrib["width"].removesuffix("pt"))
     assert width < 800
     layout = figures.page(chart, chart.panels[0])["layout"]

@@ -12,7 +12,7 @@ from synthetic_run import make_run, study
 
 from mnemoscope import schema
 from mnemoscope.errors import RunError
-from mnemoscope.report import browser, catalogue, figures, html, words
+from mnemoscope.report import browser, catalogue, html, words
 from mnemoscope.report.opening import lede, opening
 from mnemoscope.stats.estimate import estimate
 
@@ -98,7 +98,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_of_another_model_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "paper", lambda chart: {})
     tokens = pl.read_parquet(run / "tokens.parquet").filter(condition="memory")
     rows = tokens.with_columns(
         model=pl.lit("another"), weight=1.0, substitute_id=0, precision=pl.lit("fp32"), equal=True

@@ -315,7 +315,7 @@ def paper(chart: Chart, kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, by
     with matplotlib.rc_context(_STYLE):
         figure = draw(chart)
         figure.draw_without_rendering()  # lays it out, once for all files
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         for axes in figure.axes:  # the layout's last digits depend on where its variables lie in the computer's memory
             left, bottom, width, height = (round(n, 5) for n in axes.get_position().bounds)
             axes.set_position((left, bottom, width, height))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from synthetic_run import make_run
 
 from mnemoscope import schema
 from mnemoscope.config import Study
-from mnemoscope.report import catalogue, charts, figures, html
+from mnemoscope.report import catalogue, charts, html
 from mnemoscope.stats.estimate import estimate
 
 Open = Callable[..., Any]
@@ -36,15 +36,7 @@ STRANGE = [
 
 
 @pytest.fixture(scope="module")
-def unprinted() -> Iterator[None]:
-    """No files for paper, which take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "paper", lambda chart: {})
-        yield
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, unprinted: None) -> tuple[Path, Study]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
     """Two decoders, three conditions, dialects, classes of tokens and a certificate: all that a page can show."""
     folder = tmp_path_factory.mktemp("shown")
     made = make_run(folder, documents=24, decoders=("growing", "fixed"), dialect=True, seeds=(0,), resamples=200)
@@ -428,7 +420,7 @@ def test_axe_finds_no_serious_fault(run: tuple[Path, Study], opened: Open, width
 # ---- texts from outside
 
 
-def test_hostile_text_changes_nothing_but_itself(tmp_path: Path, opened: Open, unprinted: None) -> None:
+def test_hostile_text_changes_nothing_but_itself(tmp_path: Path, opened: Open) -> None:
     """As tokens, reconstructions, names and labels, with a line of a megabyte among them."""
     folder = tmp_path / "a run 'quoted' & <b>"
     long = "x" * 1_000_000
@@ -495,7 +487,7 @@ def test_hostile_text_changes_nothing_but_itself(tmp_path: Path, opened: Open, u
 
 
 def test_a_page_that_grows_too_large_holds_fewer_windows(
-    tmp_path: Path, unprinted: None, opened: Open, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_run(tmp_path, documents=12, lengths=(16,), seeds=(0,), resamples=50)
     page_of(tmp_path, study)

@@ -29,6 +29,17 @@ def run(study: Path, out: Path) -> dict[str, list[object]]:
     return rows
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    """What a device with room enough gives."""
+    return run(study, tmp_path_factory.mktemp("whole"))
+
+
 def narrow(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Lets a decoder take ``rows`` windows at once."""
     whole = Decoder.forward
@@ -42,10 +53,13 @@ def narrow(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
 
 
 def test_a_smaller_device_gives_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    study: Path,
+    whole: dict[str, list[object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    study = small.study(tmp_path)
-    expected = run(study, tmp_path / "whole")
+    expected = dict(whole)
     narrow(monkeypatch, 3)
     with caplog.at_level(logging.WARNING):
         found = run(study, tmp_path / "narrow")
@@ -60,29 +74,30 @@ def test_a_smaller_device_gives_the_same_numbers(
     assert "windows of 4 tokens are now measured 3 at a time" in caplog.text
 
 
-def test_a_device_that_holds_no_window_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = small.study(tmp_path)
+def test_a_device_that_holds_no_window_is_named(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow(monkeypatch, 0)
     with pytest.raises(RunError, match="does not hold 1 windows of 4 tokens"):
         run(study, tmp_path / "run")
 
 
 def test_a_device_that_writes_fewer_windows_at_once_writes_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    study: Path,
+    whole: dict[str, list[object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    study = small.study(tmp_path)
-    expected = run(study, tmp_path / "whole")
-    whole = Writer.write
+    write_all = Writer.write
 
     def write(self: Writer, memory: Memory, length: int) -> list[Reconstruction]:
         if memory.batch > 2:
             raise torch.OutOfMemoryError("no room")
-        return whole(self, memory, length)
+        return write_all(self, memory, length)
 
     monkeypatch.setattr(Writer, "write", write)
     with caplog.at_level(logging.WARNING):
         found = run(study, tmp_path / "narrow")
     assert {k: v for k, v in found.items() if k != "token_nats"} == {
-        k: v for k, v in expected.items() if k != "token_nats"
+        k: v for k, v in whole.items() if k != "token_nats"
     }
     assert "windows of 4 tokens are now written" in caplog.text

@@ -1,7 +1,8 @@
-"""The published experiment by its own names, from a hub on this machine: random weights of the true shape, and records
-of ours in the layouts of the true data sets.  Only budgets, lengths and seeds are smaller than in studies/paper-*.toml.
+"""The published experiment by its own names, from a hub on this machine: random weights, and records of ours in the
+layouts of the true data sets.  Smaller than in studies/paper-*.toml are budgets, lengths, seeds and the model, which
+tests/test_hub.py loads in its true shape.
 
-The clients read HF_ENDPOINT when they are imported, so each command is a process of its own.
+The clients read HF_ENDPOINT when they are imported, so the commands are in a process of their own.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import hub_server
 import polars as pl
@@ -23,7 +23,6 @@ import test_hub
 import torch
 import transformers
 import zstandard
-from safetensors.torch import save_file
 
 import mnemoscope
 from mnemoscope import config
@@ -49,18 +48,46 @@ SENTENCE = (
     ("12", "CD", "O"),
     (".", ".", "O"),
 )
+#: what the hub's mamba-130m-hf is here: width, layers, rows of the vocabulary
+SMALL = (32, 2, 320)
 POS, NER = ['"', ".", "CD", "NNP", "VBD"], ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
 
 
-def configuration(size: str) -> dict[str, object]:
+#: the exit code, what is printed and what is said on stderr of each command
+TOLD = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from mnemoscope import cli
+from mnemoscope.report import figures
+figures.paper = lambda chart: {}  # see tests/conftest.py
+told = []
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["mnemoscope", *command]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+    told.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
+def configuration(width: int, layers: int, rows: int = 50280) -> dict[str, object]:
     """As the -hf repositories write it: the keys of the authors beside Hugging Face's."""
-    width, layers, _ = SIZES[size]
     theirs = {"d_model": width, "n_layer": layers, "d_inner": 2 * width, "ssm_cfg": {}, "rms_norm": True}
     theirs |= {"fused_add_norm": True, "pad_vocab_size_multiple": 8, "residual_in_fp32": True}
-    ours = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 2 * width, "vocab_size": 50280}
+    ours = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 2 * width, "vocab_size": rows}
     ours |= {"state_size": 16, "conv_kernel": 4, "expand": 2, "time_step_rank": width // 16, "use_conv_bias": True}
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     return {"architectures": ["MambaForCausalLM"], "model_type": "mamba", **theirs, **ours, **special}
+
+
+def published(folder: Path) -> transformers.MambaForCausalLM:
+    """The model of ``folder``/config.json, with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.MambaForCausalLM(transformers.MambaConfig.from_json_file(folder / "config.json"))
 
 
 def words(number: int, count: int = 40) -> str:
@@ -74,15 +101,15 @@ def fill(root: Path, data: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the library that reads data sets is an optional dependency")
     model = root / "state-spaces/mamba-130m-hf"
     model.mkdir(parents=True)
-    (model / "config.json").write_text(json.dumps(configuration("130m")))
-    tensors = test_hub.weights(test_hub.MAMBA, 50280)
-    tensors["backbone.embeddings.weight"] = tensors.pop("backbone.embedding.weight")
-    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    (model / "config.json").write_text(json.dumps(configuration(*SMALL)))
+    published(model).save_pretrained(model)
+    (model / "config.json").write_text(json.dumps(configuration(*SMALL)))
     test_hub.save_tokenizer(model)
     for size in ("370m", "790m", "1.4b"):
         larger = root / f"state-spaces/mamba-{size}-hf"
         larger.mkdir(parents=True)
-        (larger / "config.json").write_text(json.dumps(configuration(size)))
+        (larger / "config.json").write_text(json.dumps(configuration(*SIZES[size][:2])))
+        test_hub.save_tokenizer(larger)
 
     pile = root / "datasets/monology/pile-uncopyrighted"
     (pile / "train").mkdir(parents=True)
@@ -136,41 +163,43 @@ def smaller(file: Path, data: Path) -> config.Study:
     )
 
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+class Told(NamedTuple):
+    code: int
+    out: str
+    err: str
 
 
 @pytest.fixture(scope="module")
-def space() -> Iterator[Path]:
-    """A folder for hub, cache and runs, 4 GB when filled; gone afterwards, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run will be."""
+    return tmp_path_factory.mktemp("paper") / "run"
 
 
 @pytest.fixture(scope="module")
-def command(space: Path) -> Iterator[Command]:
+def told(run: Path) -> list[Told]:
+    """Of the whole experiment, of inspecting its model, and of inspecting one whose weights the hub lacks."""
+    space = run.parent
     fill(space / "hub", space / "data")
-    with hub_server.serve(space / "hub") as address:
-
-        def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [sys.executable, "-m", "mnemoscope.cli", *map(str, arguments)],
-                env=os.environ
-                | {"HF_HOME": str(space / "home"), "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-                | {"PYTHONPATH": str(Path(mnemoscope.__file__).parents[1]), "COLUMNS": "200"}
-                | {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"},
-                capture_output=True,
-                text=True,
-                timeout=500,
-            )
-
-        yield run
-
-
-def test_the_whole_experiment(space: Path, command: Command) -> None:
     file = small.write(smaller(STUDIES / "paper-130m.toml", space / "data").model_dump(mode="json"), space / "s.toml")
-    done = command("run", file, "--out", space / "run")
+    models = [f"state-spaces/mamba-{size}-hf" for size in ("130m", "370m")]
+    commands = [["run", str(file), "--out", str(run)], *(["inspect", model] for model in models)]
+    with hub_server.serve(space / "hub") as address:
+        done = subprocess.run(
+            [sys.executable, "-c", TOLD, json.dumps(commands)],
+            env=os.environ
+            | {"HF_HOME": str(space / "home"), "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+            | {"PYTHONPATH": str(Path(mnemoscope.__file__).parents[1]), "COLUMNS": "200"}
+            | {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
     assert done.returncode == 0, done.stderr
-    run = space / "run"
+    return [Told(*one) for one in json.loads(done.stdout)]
+
+
+def test_the_whole_experiment(told: list[Told], run: Path) -> None:
+    assert told[0].code == 0, told[0].err
     tokens = pl.read_parquet(run / "tokens.parquet")
     # every document gives a window of 4: 18 of the Pile, 8 of ReDial, 3 of CoNLL-2003.
     # The nine subsets, from the file test.jsonl.zst alone; and nothing of the tenth
@@ -192,10 +221,10 @@ def test_the_whole_experiment(space: Path, command: Command) -> None:
     assert "DM Mathematics" in page
 
 
-def test_it_is_inspected(command: Command) -> None:
-    seen = command("inspect", "state-spaces/mamba-130m-hf")
-    assert seen.returncode == 0, seen.stderr
-    assert "129,135,360 parameters" in seen.stdout
+def test_it_is_inspected(told: list[Told], run: Path) -> None:
+    count = sum(p.numel() for p in published(run.parent / "hub/state-spaces/mamba-130m-hf").parameters())
+    assert told[1].code == 0, told[1].err
+    assert f"{count:,} parameters" in told[1].out
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -203,9 +232,9 @@ def test_every_size_has_its_true_shape(size: str, tmp_path: Path) -> None:
     study = config.load(STUDIES / f"paper-{size}.toml", data=tmp_path)
     assert study.model is not None
     assert study.model.name == f"state-spaces/mamba-{size}-hf"
-    (tmp_path / "config.json").write_text(json.dumps(configuration(size)))
+    (tmp_path / "config.json").write_text(json.dumps(configuration(*SIZES[size][:2])))
     with torch.device("meta"):
-        model = transformers.MambaForCausalLM(transformers.MambaConfig.from_json_file(tmp_path / "config.json"))
+        model = published(tmp_path)
     assert sum(p.numel() for p in model.parameters()) == SIZES[size][2]
 
 
@@ -218,13 +247,6 @@ def test_the_studies_differ_in_size_alone(tmp_path: Path) -> None:
     assert all(same(size) == same("130m") for size in SIZES)
 
 
-def test_a_size_whose_weights_are_not_there_is_refused(space: Path, command: Command) -> None:
-    (space / "hub/state-spaces/mamba-370m-hf/tokenizer.json").write_bytes(
-        (space / "hub/state-spaces/mamba-130m-hf/tokenizer.json").read_bytes()
-    )
-    (space / "hub/state-spaces/mamba-370m-hf/tokenizer_config.json").write_bytes(
-        (space / "hub/state-spaces/mamba-130m-hf/tokenizer_config.json").read_bytes()
-    )
-    told = command("inspect", "state-spaces/mamba-370m-hf")
-    assert told.returncode == 2
-    assert "state-spaces/mamba-370m-hf" in told.stderr
+def test_a_size_whose_weights_are_not_there_is_refused(told: list[Told]) -> None:
+    assert told[2].code == 2
+    assert "state-spaces/mamba-370m-hf" in told[2].err

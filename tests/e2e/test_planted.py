@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,9 @@ import polars as pl
 import pytest
 from test_report import Page as Html
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from mnemoscope import cli
 
 SIZE = 200
 LENGTHS = (4, 8)
@@ -48,9 +48,9 @@ name = "growing"
 recipe = "growing"
 seeds = [0]
 conditions = ["memory", "wrong"]
-tokens = 24576
-batch_tokens = 64
-optimiser = {{ learning_rate = 4e-3, final = 0.05 }}
+tokens = 25600
+batch_tokens = 256
+optimiser = {{ learning_rate = 6e-3, final = 0.05 }}
 [[annotations]]
 name = "words"
 kind = "fields"
@@ -85,10 +85,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     (folder / "study.toml").write_text(STUDY.format(model=folder / "model"))
-    command = Path(sys.executable).with_name("mnemoscope")
-    # threads that wait for one another on a busy machine cost ten times what they bring on steps so small
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    subprocess.run([command, "run", folder / "study.toml", "--out", folder / "run"], check=True, env=environment)
+    done = CliRunner().invoke(cli.app, ["run", str(folder / "study.toml"), "--out", str(folder / "run")])
+    assert done.exit_code == 0, done.output
     return folder / "run"
 
 

@@ -17,7 +17,6 @@ from toy_memory import Forgetful
 
 from mnemoscope import config, pipeline, workshop
 from mnemoscope.memory.load import Loaded
-from mnemoscope.report import figures
 from mnemoscope.train.tokenizer import train_tokenizer
 
 V, BOS = 257, 0
@@ -97,7 +96,6 @@ def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     toy = Forgetful(V, BOS, number("_"), {number(c): chance for c, chance in CHANCES[request.param].items()}).eval()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workshop, "load", lambda name, **_: Loaded(toy, tokenizer, "toy", "digest of a toy"))
-        patch.setattr(figures, "paper", lambda chart: {})
         run = pipeline.run(config.load(folder / "study.toml"), folder / "run")
     return request.param, run.table("effects")
 

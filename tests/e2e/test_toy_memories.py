@@ -20,7 +20,7 @@ from mnemoscope import config, pipeline, workshop
 from mnemoscope.errors import ContinuityError
 from mnemoscope.memory.continuity import check, require
 from mnemoscope.memory.load import Loaded
-from mnemoscope.report import figures, words
+from mnemoscope.report import words
 from mnemoscope.rundir import RunDir
 from mnemoscope.train.tokenizer import train_tokenizer
 
@@ -149,8 +149,6 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     _, loaded = toy(kind, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workshop, "load", lambda name, **_: loaded)
-        # files for paper take most of the time
-        patch.setattr(figures, "paper", lambda chart: {})
         if kind.name == "Zero":
             # the check refuses it, as a test below asserts; here it is let past
             patch.setattr(pipeline.continuity, "require", lambda adapter, name: check(adapter))

@@ -15,17 +15,11 @@ from toy_memory import EPSILON, InTwo
 from mnemoscope import config, pipeline, workshop
 from mnemoscope.errors import ModelError
 from mnemoscope.memory.load import Loaded
-from mnemoscope.report import figures, words
+from mnemoscope.report import words
 from mnemoscope.train.tokenizer import train_tokenizer
 
 KEPT, UNKNOWN = -math.log(1 - EPSILON), math.log(V)
 CONDITIONS = ["memory", "none", "conv_only", "conv_only@memory", "ssm_only@memory", "layers:0-0", "bits:16@memory"]
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    # files for paper take most of the time
-    monkeypatch.setattr(figures, "paper", lambda chart: {})
 
 
 def test_the_tables_say_where_a_toy_keeps_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
