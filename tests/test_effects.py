@@ -10,13 +10,12 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from synthetic_run import make_run, shuffle
 
 from mnemoscope import config, schema
 from mnemoscope.config import Corpus, Study
 from mnemoscope.errors import ConfigError, RunError
-from mnemoscope.stats import compare, effects
+from mnemoscope.stats import effects
 from mnemoscope.stats.estimate import estimate
 from mnemoscope.text import corpora
 
@@ -50,12 +49,6 @@ def test_holm_by_hand_and_every_pair_once(tmp_path: Path) -> None:
         p = family.sort("p")["p"].to_list()
         steps = np.minimum(1, np.maximum.accumulate([3 * p[0], 2 * p[1], p[2]]))
         np.testing.assert_allclose(family.sort("p")["p_adjusted"].to_list(), steps)
-
-
-def test_holm_is_statsmodels() -> None:
-    rng = np.random.default_rng(0)
-    for p in (rng.random(7) ** 3, np.array([0.02, 0.01, 0.02, 1.0]), np.array([0.3])):
-        np.testing.assert_allclose(compare.holm(p), multipletests(p, method="holm")[1])
 
 
 def test_differences_are_those_of_the_estimates(tmp_path: Path) -> None:

@@ -92,18 +92,6 @@ def parts(a: tuple[Sums, Sums], b: tuple[Sums, Sums], *, confidence: float) -> d
     return {f.__name__: _compared(left, right, f, units, confidence) for f in (prior, share)}
 
 
-def holm(p: FloatArray) -> FloatArray:
-    """Holm's step-down adjustment of the p-values of one family [n], none of them NaN (Holm 1979).
-
-    statsmodels' ``multipletests`` gives the same numbers, and collects garbage at every call: 0.3 s where PyTorch is
-    loaded.
-    """
-    order = np.argsort(p)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return adjusted
-
-
 def _side(metrics: Sequence[Sums]) -> _Side:
     """num and den of each of the metrics, which were measured in the same documents."""
     first = metrics[0]

@@ -29,7 +29,7 @@ from mnemoscope.score.metrics import Mean, Metric
 from mnemoscope.score.records import replacing
 from mnemoscope.stats import covariates, paper
 from mnemoscope.stats.bootstrap import divide
-from mnemoscope.stats.compare import Difference, difference, holm, parts
+from mnemoscope.stats.compare import Difference, difference, parts
 from mnemoscope.stats.estimate import Sums, require_groups, sums
 from mnemoscope.stats.regress import marginal_effects
 
@@ -224,6 +224,8 @@ def _regressions(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Ro
 
 def _adjusted(rows: pl.DataFrame, confidence: float) -> pl.DataFrame:
     """The rows with ``p_adjusted``, ``family`` and ``confidence``, columns as in the schema."""
+    from statsmodels.stats.multitest import multipletests
+
     columns = [c.name for c in schema.EFFECTS]
     if rows.is_empty():
         return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
@@ -237,7 +239,7 @@ def _adjusted(rows: pl.DataFrame, confidence: float) -> pl.DataFrame:
             size = len(p)  # as published, every comparison counts, whether there was a p or not
             corrected = np.minimum(1, p * size)
         elif size:
-            corrected[tested] = holm(p[tested])
+            corrected[tested] = multipletests(p[tested], method="holm")[1]
         out.append(family.with_columns(p_adjusted=corrected, family=pl.lit(size)))
     kind = pl.col("kind").replace_strict(_KINDS, range(len(_KINDS)))
     names = ("decoder", "length", "by"), ("metric", "condition", "base", "group", "controls")

@@ -29,7 +29,7 @@ from mnemoscope.rundir import RunDir, disk_errors
 from mnemoscope.score.metrics import Metric
 from mnemoscope.score.records import replacing
 from mnemoscope.stats.bootstrap import divide
-from mnemoscope.stats.compare import difference, holm
+from mnemoscope.stats.compare import difference
 from mnemoscope.stats.effects import effect_size
 from mnemoscope.stats.estimate import Sums, require_groups, scan, sums
 
@@ -358,6 +358,8 @@ def _row(base: Side, other: Side, metric: Metric, a: Sums, b: Sums, confidence: 
 
 def _adjusted(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """The rows with Holm's p of each family, in the order of the schema's columns."""
+    from statsmodels.stats.multitest import multipletests
+
     columns = [c.name for c in schema.COMPARE]
     if not rows:
         return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
@@ -367,6 +369,6 @@ def _adjusted(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
         tested = np.isfinite(p)
         corrected = np.full(len(p), math.nan)
         if tested.any():
-            corrected[tested] = holm(p[tested])
+            corrected[tested] = multipletests(p[tested], method="holm")[1]
         out.append(family.with_columns(p_adjusted=corrected, family=pl.lit(int(tested.sum()))))
     return pl.concat(out).select(columns)
