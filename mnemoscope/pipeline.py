@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -164,12 +164,12 @@ def _room(shop: Workshop, text_bytes: int, parameters: int) -> int:
 # ---- train ----------------------------------------------------------------------------------------------------------
 
 
-def train(shop: Workshop, only: str = "") -> None:
+def train(shop: Workshop, only: Sequence[str] = ()) -> None:
     """Trains every decoder of the study that is not trained yet; goes on from checkpoints.
 
     Args:
-        only: train just those whose name begins so, e.g. ``growing/seed-1``: several processes can share a run's
-            decoders among them.  The stage is done when all are trained.
+        only: train just those whose names begin so, e.g. ``growing/seed-1``, in this order: several processes can
+            share a run's decoders among them.  The stage is done when all are trained.
 
     Raises:
         RunError: no decoder of the study is called so.
@@ -209,12 +209,16 @@ def train(shop: Workshop, only: str = "") -> None:
         checkpoint.discard(run.checkpoints / "training")
 
 
-def _named(only: str, things: dict[str, _T], run: RunDir) -> list[_T]:
-    """The things whose name begins with the whole parts of ``only``: seed-1 is not seed-10."""
-    found = [thing for name, thing in things.items() if f"{name}/".startswith(f"{only.rstrip('/')}/" if only else "")]
-    if not found:
-        raise RunError(f"no decoder is called {only!r}", remedy=f"There are: {', '.join(things)}", file=run.path)
-    return found
+def _named(only: Sequence[str], things: dict[str, _T], run: RunDir) -> list[_T]:
+    """The things whose names begin with the whole parts of one of ``only``, all if there is none: seed-1 is not
+    seed-10."""
+    found: dict[str, _T] = {}
+    for start in only or [""]:
+        mine = {n: t for n, t in things.items() if f"{n}/".startswith(f"{start.rstrip('/')}/" if start else "")}
+        if not mine:
+            raise RunError(f"no decoder is called {start!r}", remedy=f"There are: {', '.join(things)}", file=run.path)
+        found |= mine
+    return list(found.values())
 
 
 def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
@@ -266,11 +270,11 @@ def _train(shop: Workshop, store: TokenStore, job: decoders.Job) -> None:
 # ---- reconstruct ----------------------------------------------------------------------------------------------------
 
 
-def reconstruct(shop: Workshop, only: str = "") -> None:
+def reconstruct(shop: Workshop, only: Sequence[str] = ()) -> None:
     """Measures every decoder under every condition at every length; one file each, so nothing done is lost.
 
     Args:
-        only: measure just the decoders whose name begins so, e.g. ``growing/seed-1``.
+        only: measure just the decoders whose names begin so, e.g. ``growing/seed-1``, in this order.
     """
     run, study = shop.run, shop.study
     # a decoder is loaded once; conditions that share its texts follow each other, first the one that may predict them

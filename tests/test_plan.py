@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,8 @@ from torch import Tensor, nn
 
 from mnemoscope import config
 from mnemoscope.errors import RunError
+from mnemoscope.pipeline import _named
+from mnemoscope.rundir import RunDir
 from mnemoscope.train.plan import FLOOR, Plan, fixed, growing
 from mnemoscope.train.processes import accelerator
 from mnemoscope.train.step import Step
@@ -90,3 +96,14 @@ def test_one_window_that_does_not_fit_is_an_error() -> None:
 def test_fixed_has_one_length() -> None:
     assert np.unique(fixed(7, 5)).tolist() == [7]
     assert len(fixed(7, 5)) == 5
+
+
+def test_decoders_are_picked_by_the_whole_parts_of_their_names_in_the_order_asked_for(tmp_path: Path) -> None:
+    run = cast(RunDir, SimpleNamespace(path=tmp_path))
+    names = ["a/seed-1/memory", "a/seed-10/memory", "b/seed-1/memory", "b/seed-1/none"]
+    things = {name: name for name in names}
+    assert _named((), things, run) == names
+    assert _named(["a/seed-1"], things, run) == names[:1]
+    assert _named(["b/seed-1/none", "b", "a/seed-1"], things, run) == [names[3], names[2], names[0]]
+    with pytest.raises(RunError, match="'a/seed-2'"):
+        _named(["b", "a/seed-2"], things, run)

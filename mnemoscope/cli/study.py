@@ -46,9 +46,10 @@ def run(
 
 
 Only = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
-        help="just the decoders whose name begins so, e.g. growing/seed-1; for job arrays", show_default=False
+        help="just the decoders whose name begins so, e.g. growing/seed-1; may be given again; for job arrays",
+        show_default=False,
     ),
 ]
 
@@ -59,14 +60,14 @@ def _stage(name: str, folder: Path, **arguments: Any) -> None:
     pipeline.again(name, folder, Bars(), **arguments)
 
 
-def train(folder: RunFolder, only: Only = "") -> None:
+def train(folder: RunFolder, only: Only = None) -> None:
     """Trains the decoders of a run that are not trained yet; goes on from their checkpoints."""
-    _stage("train", folder, only=only)
+    _stage("train", folder, only=only or ())
 
 
-def reconstruct(folder: RunFolder, only: Only = "") -> None:
+def reconstruct(folder: RunFolder, only: Only = None) -> None:
     """Writes every window back from its memory, under every condition; writes decoded/."""
-    _stage("reconstruct", folder, only=only)
+    _stage("reconstruct", folder, only=only or ())
 
 
 def score(folder: RunFolder) -> None:
