@@ -145,13 +145,13 @@ def decode(folder: Path) -> int:
 
 def stage(name: str, folder: Path) -> None:
     """One stage, and on standard output what it took."""
-    from mnemoscope import pipeline
+    from mnemoscope import annotating, pipeline
     from mnemoscope.rundir import RunDir
     from mnemoscope.workshop import Workshop
 
     shop = Workshop(RunDir(folder / "run", config_of(folder)))
     began = time.perf_counter()
-    {"annotate": pipeline.annotate_windows, "score": pipeline.score, "estimate": pipeline.estimate}[name](shop)
+    {"annotate": annotating.annotate_windows, "score": pipeline.score, "estimate": pipeline.estimate}[name](shop)
     used = resource.getrusage(resource.RUSAGE_SELF)
     facts = {"wall": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 1e6}
     print(json.dumps(facts))

@@ -5,9 +5,8 @@ prepare -> train -> reconstruct -> score -> estimate -> report
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from mnemoscope import config, learning, measuring, plugins, schema
+from mnemoscope import annotating, config, learning, measuring, plugins, schema
 from mnemoscope.codec.generate import Texts, Writer
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
@@ -76,7 +75,7 @@ def prepare(shop: Workshop) -> None:
                     f"{a['shorter']} of {a['documents']} documents are shorter than {a['length']} tokens and give no "
                     f"window{'' if nested else ' of that length'}"
                 )
-        annotate_windows(shop)
+        annotating.annotate_windows(shop)
         run.require_room(_room(shop, sum(i.text_bytes for i in inputs), max(size for size, _ in tried.values())))
         run.note(
             inputs=[asdict(i) for i in inputs],
@@ -100,50 +99,6 @@ def _try(shop: Workshop, decoder: config.Decoder) -> tuple[int, str]:
         continuity.require(made.language, options["model"])
     decoders.require_origin(decoder, shop.run.checkpoints, made.origin)
     return sum(p.numel() for p in made.parameters()), made.origin
-
-
-def annotate_windows(shop: Workshop) -> None:
-    """Writes annotations/<name>.parquet: the spans of the documents that have a window, by each annotation of the
-    study; those that are there already, made from the same, stay."""
-    if not shop.study.annotations:
-        return
-    from mnemoscope import annotate
-    from mnemoscope.annotate._reader import Reader
-
-    run, texts = shop.run, shop.windows.texts
-    reader = Reader(shop.loaded, shop.windows, shop.bos, shop.study.compute.batch_tokens)
-    for wanted in shop.study.annotations:
-        made, before = _made_from(wanted), run.manifest.get("annotations", {})
-        if before.get(wanted.name) == made and (run.path / "annotations" / f"{wanted.name}.parquet").exists():
-            continue
-        kind = plugins.load("annotation", wanted.kind)
-        annotator = kind(wanted.argument, reader) if kind.reads else kind(wanted.argument)
-        documents = corpora.read_with_record(shop.study.text.measure, annotator.fields)
-        with shop.progress.task(f"annotation {wanted.name}", len(texts), "documents") as bar:
-            chosen = (
-                (d, r)
-                for d, r in documents
-                if d.doc_id in texts and (wanted.domains is None or d.domain in wanted.domains)
-            )
-            measured = _counted(chosen, bar)
-            spans = annotate.collect(annotator, measured, wanted.labels)
-            annotate.write(spans, run.path, wanted.name)
-        run.note(annotations={**before, wanted.name: made})
-        run.undo("estimate", "bracket", "report")
-
-
-def _made_from(wanted: config.Annotation) -> str:
-    """What decides an annotation's spans beside the texts: its section of the study, and its file's content."""
-    path = Path(wanted.path()).expanduser()
-    content = corpora.sha256(path) if wanted.path() and path.is_file() else wanted.argument
-    kind = wanted.argument.removesuffix(wanted.path()) if wanted.path() else ""
-    return json.dumps([wanted.kind, kind, content, wanted.labels, wanted.domains], sort_keys=True)
-
-
-def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:
-    for number, item in enumerate(items):
-        bar.at(number)
-        yield item
 
 
 def _room(shop: Workshop, text_bytes: int, parameters: int) -> int:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mnemoscope import config, pipeline, schema
+from mnemoscope import annotating, config, schema
 from mnemoscope.certificate.storage import PRECISIONS
 from mnemoscope.certificate.windows import Verdict, judge
 from mnemoscope.errors import ConfigError, RunError
@@ -96,7 +96,7 @@ def certify(study: config.Study, out: str | Path, settings: Settings, progress: 
         run.require_same("inputs", inputs)
         run.require_same("encoder", shop.loaded.digest)
         continuity.require(shop.loaded.adapter, shop.model_name)
-        pipeline.annotate_windows(shop)
+        annotating.annotate_windows(shop)
         run.note(command=command(), inputs=inputs, encoder=shop.loaded.digest, certificate=settings.asked)
     with run.stage("certify", device=shop.device_name):
         _read_all(shop, settings)

@@ -15,7 +15,7 @@ import mnemoscope
 #: from the top down: a module imports from its own layer and from those after it
 LAYERS = (
     *("cli", "playground", "bench", "pretraining", "bracket", "certificate", "facts"),
-    *("pipeline", "report", "stats", "learning", "measuring", "workshop", "controls"),
+    *("pipeline", "annotating", "report", "stats", "learning", "measuring", "workshop", "controls"),
     *("annotate", "score", "train", "codec", "request"),
     *(
         "frequency",

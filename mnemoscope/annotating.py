@@ -1,0 +1,56 @@
+"""Annotations of a study's windows: annotations/<name>.parquet of a run, a file for each annotation that it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mnemoscope import annotate, config, plugins
+from mnemoscope.annotate._reader import Reader
+from mnemoscope.text import corpora
+from mnemoscope.workshop import Workshop
+
+_T = TypeVar("_T")
+
+
+def annotate_windows(shop: Workshop) -> None:
+    """Writes annotations/<name>.parquet: the spans of the documents that have a window, by each annotation of the
+    study; those that are there already, made from the same, stay."""
+    if not shop.study.annotations:
+        return
+    run, texts = shop.run, shop.windows.texts
+    reader = Reader(shop.loaded, shop.windows, shop.bos, shop.study.compute.batch_tokens)
+    for wanted in shop.study.annotations:
+        made, before = _made_from(wanted), run.manifest.get("annotations", {})
+        if before.get(wanted.name) == made and (run.path / "annotations" / f"{wanted.name}.parquet").exists():
+            continue
+        kind = plugins.load("annotation", wanted.kind)
+        annotator = kind(wanted.argument, reader) if kind.reads else kind(wanted.argument)
+        documents = corpora.read_with_record(shop.study.text.measure, annotator.fields)
+        with shop.progress.task(f"annotation {wanted.name}", len(texts), "documents") as bar:
+            chosen = (
+                (d, r)
+                for d, r in documents
+                if d.doc_id in texts and (wanted.domains is None or d.domain in wanted.domains)
+            )
+            measured = _counted(chosen, bar)
+            spans = annotate.collect(annotator, measured, wanted.labels)
+            annotate.write(spans, run.path, wanted.name)
+        run.note(annotations={**before, wanted.name: made})
+        run.undo("estimate", "bracket", "report")
+
+
+def _made_from(wanted: config.Annotation) -> str:
+    """What decides an annotation's spans beside the texts: its section of the study, and its file's content."""
+    path = Path(wanted.path()).expanduser()
+    content = corpora.sha256(path) if wanted.path() and path.is_file() else wanted.argument
+    kind = wanted.argument.removesuffix(wanted.path()) if wanted.path() else ""
+    return json.dumps([wanted.kind, kind, content, wanted.labels, wanted.domains], sort_keys=True)
+
+
+def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:
+    for number, item in enumerate(items):
+        bar.at(number)
+        yield item
