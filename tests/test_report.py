@@ -15,6 +15,7 @@ from synthetic_run import make_run
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import browser, catalogue, charts, figures, groups, html, markdown, words
+from mnemoscope.report.figures._drawn import spread_out
 from mnemoscope.stats import effects
 from mnemoscope.stats.estimate import estimate
 
@@ -329,10 +330,10 @@ def test_numbers(value: float, unit: str, expected: str) -> None:
 def test_labels_keep_their_distance_and_their_order() -> None:
     """Ends at 0, 1, 2 and 50 with a gap of 10: the three make a block around their middle, 1, or, where nothing may lie
     below 0, from 0 up; five labels in a room for three stand evenly."""
-    assert figures._spread([1.0, 0.0, 50.0, 2.0], 10, -100, 100) == [1.0, -9.0, 50.0, 11.0]
-    assert figures._spread([1.0, 0.0, 50.0, 2.0], 10, 0, 50) == [10.0, 0.0, 50.0, 20.0]
-    assert figures._spread([3.0, 3.0, 3.0, 3.0, 3.0], 10, 0, 20) == pytest.approx([0, 5, 10, 15, 20])
-    assert figures._spread([], 10, 0, 50) == []
+    assert spread_out([1.0, 0.0, 50.0, 2.0], 10, -100, 100) == [1.0, -9.0, 50.0, 11.0]
+    assert spread_out([1.0, 0.0, 50.0, 2.0], 10, 0, 50) == [10.0, 0.0, 50.0, 20.0]
+    assert spread_out([3.0, 3.0, 3.0, 3.0, 3.0], 10, 0, 20) == pytest.approx([0, 5, 10, 15, 20])
+    assert spread_out([], 10, 0, 50) == []
 
 
 def test_the_same_chart_gives_the_same_file(full: tuple[Path, Study, Page]) -> None:
