@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from mnemoscope import cli, config, facts, schema
 from mnemoscope.errors import ConfigError, MnemoscopeError, ModelError, RunError, TextError
 from mnemoscope.facts.find import KINDS, Fact, Rules, find
+from mnemoscope.report.facts import headline
 from mnemoscope.stats import facts as table
 from mnemoscope.text.tokens import encode
 from mnemoscope.types import Document
@@ -250,6 +252,14 @@ def test_the_facts_page_is_only_text(checked: tuple[Path, list[str], str]) -> No
     assert {name for _, held in page.tags for name in held if name.startswith("on")} == {"onsubmit"}
     assert "<img src=x" in page.text
     assert sum(tag == "mark" for tag, _ in page.tags) == 24
+
+
+@pytest.mark.parametrize(("documents", "low"), [(1, float("nan")), (3, 0.5)])
+def test_brackets_are_explained_where_there_are_any(documents: int, low: float) -> None:
+    row = {"by": "all", "metric": "whole", "length": 8, "value": 0.7, "low": low, "high": low + 0.4, "unit": "fraction"}
+    summary = pl.DataFrame([row | {"n_tokens": 9, "n_documents": documents}])
+    (told,) = headline(summary, SimpleNamespace(model=None))  # type: ignore[arg-type]
+    assert told["known"] == (documents > 1)
 
 
 def test_the_same_check_again(checked: tuple[Path, list[str], str]) -> None:

@@ -71,6 +71,7 @@ def headline(summary: pl.DataFrame, study: Study) -> list[Row]:
                 "value": words.number(row["value"], "fraction", 0),
                 "after": f"of {words.count(row['n_tokens'], 'fact')} whole",
                 "interval": words.interval(row),
+                "known": row["low"] == row["low"],
                 "n": words.count(row["n_documents"], "document"),
             }
         )
