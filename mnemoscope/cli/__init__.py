@@ -74,6 +74,10 @@ def main() -> None:
     """Entry point: expected failures are printed, not traced."""
     # the library's advice about kernels that are not installed is not about what we run
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # OpenMP's threads wait for one another by spinning, for milliseconds by default: where another program has the core
+    # of one of them, the others wait so at every operation (docs/notebook.md: a step of 7.3 s instead of 1.1)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except MnemoscopeError as error:
