@@ -106,7 +106,7 @@ def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: in
             for i, r in enumerate(batch):
                 spread = seeds.Spread(found.variance[i], found.freedom[i], _over_seeds(r.by_seed), len(r.by_seed))
                 ends = (float(found.value[i]), float(found.low[i]), float(found.high[i]))
-                low, high = spread.stretched(*ends, confidence)
+                low, high = _possible(r.key["metric"], *spread.stretched(*ends, confidence))
                 method = found.method[i]
                 if r.key["seed"] == "all" and np.isfinite(low):
                     method += f", {seeds.named(len(r.by_seed))}"
@@ -116,6 +116,14 @@ def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: in
         return pl.DataFrame(schema=columns)
     out.sort(key=_order)
     return pl.DataFrame(out, infer_schema_length=None).select(columns)
+
+
+def _possible(metric: str, low: float, high: float) -> tuple[float, float]:
+    """An interval without what its metric cannot be, which arms that grew by the seeds may reach; NaN stays."""
+    if metric not in plugins.names("metric"):
+        return low, high
+    least, largest = plugins.load("metric", metric).bounds
+    return max(low, least), min(high, largest)
 
 
 def _over_seeds(by_seed: FloatArray) -> float:

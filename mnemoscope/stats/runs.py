@@ -302,11 +302,12 @@ def _refuse_another_text(sides: Sequence[Side], alike: pl.DataFrame) -> None:
 
 
 def _stretches(side: Side, alike: pl.DataFrame) -> list[tuple[str, int, str]]:
-    """(document, first character, text) of the windows that count; of each document those of its longest length."""
+    """(document, first character, text) of the windows that count, in order; of each document those of its longest
+    length."""
     start = side.one("tokens").group_by("window_id").agg(pl.col("char_start").min())
     rows = side.one("reconstructions").join(alike.lazy(), on=alike.columns, how="semi").join(start, on="window_id")
     longest = rows.filter(pl.col("length") == pl.col("length").max().over("doc_id"))
-    return longest.select("doc_id", "char_start", "reference").collect().rows()
+    return longest.select("doc_id", "char_start", "reference").collect().sort("doc_id", "char_start").rows()
 
 
 def _groups(sides: Sequence[Side], notes: list[str]) -> list[str]:

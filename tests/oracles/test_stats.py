@@ -23,7 +23,7 @@ from mnemoscope.errors import RunError
 from mnemoscope.stats import seeds
 from mnemoscope.stats.bootstrap import FloatArray, divide, effective, generator, ratio_intervals, resample, widened
 from mnemoscope.stats.compare import between, difference, parts
-from mnemoscope.stats.estimate import Sums, estimate, sums
+from mnemoscope.stats.estimate import Sums, compute, estimate, sums
 from mnemoscope.stats.seeds import Spread
 
 FOUR = Estimates(position_bins=4)
@@ -236,12 +236,13 @@ def test_seeds_that_disagree_widen_the_estimate(tmp_path: Path) -> None:
         estimate(tmp_path, study)
         found = pl.read_parquet(tmp_path / "estimates.parquet").filter(metric="nats", condition="memory", by="all")
         pooled = found.filter(seed="all")
-        widths.append((pooled["high"] - pooled["low"]).item())
+        widths.append((pooled["high"] - pooled["value"]).item())
         assert pooled["method"].item().endswith("2 decoder seeds as a second level")
         assert "seeds" not in found.filter(seed="0")["method"].item()
-    # half of the difference, times t of 1 degree of freedom, to either side: 2.5 * 12.7
-    assert widths[1] == pytest.approx(2 * 2.5 * stats.t.ppf(0.975, 1), rel=0.2)
+    # half of the difference, times t of 1 degree of freedom, to either side: 2.5 * 12.7; nats end at 0 to the other
+    assert widths[1] == pytest.approx(2.5 * stats.t.ppf(0.975, 1), rel=0.2)
     assert widths[1] > 5 * widths[0]
+    assert pooled["low"].item() == 0
 
 
 # ---- coverage
@@ -448,6 +449,21 @@ def test_conditions_that_do_not_pair_are_refused(tmp_path: Path, spoil: str) -> 
     pl.concat([spoilt, others]).write_parquet(tmp_path / "tokens.parquet")
     with pytest.raises(RunError, match="one to one"):
         list(sums(tmp_path, ["all"], FOUR, ["retention"]))
+
+
+@pytest.mark.parametrize(("metric", "ends"), [("omission_in_place", (0, 1)), ("bits_retained", (None, None))])
+def test_an_interval_ends_where_the_metric_does(metric: str, ends: tuple[int | None, int | None]) -> None:
+    """Two seeds, one of which loses half and one everything: Student's t with one degree of freedom reaches far."""
+    den = np.full(8, 10.0)
+    by_seed = np.stack([np.column_stack([share * den, den]) for share in (0.5, 1.0)])
+    key = {"run": "r", "model": "m", "decoder": "d", "condition": "memory", "seed": "all", "metric": metric}
+    key |= {"unit": "fraction", "length": 16, "by": "all", "group": "all"}
+    row = Sums(key, [f"d{i}" for i in range(8)], by_seed[..., 0].sum(0), by_seed[..., 1].sum(0), 80, by_seed)
+    (found,) = compute([row], seed=0, confidence=0.95, resamples=200).iter_rows(named=True)
+    assert found["value"] == 0.75
+    low, high = (found[end] if wanted is None else wanted for end, wanted in zip(("low", "high"), ends, strict=True))
+    assert (found["low"], found["high"]) == (low, high)
+    assert (low < 0 and high > 1) == (ends == (None, None))
 
 
 def test_a_decoder_without_guesses_of_its_own_is_lent_anothers(tmp_path: Path) -> None:

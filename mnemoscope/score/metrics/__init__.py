@@ -5,11 +5,12 @@ A file exposes ``METRIC``, an instance of a subclass of :class:`Metric`.  Every 
 resample documents, and divide last.
 
 A row that was not measured has a null numerator and is in neither sum.  The ratio is NaN where the denominator sums
-to 0.  Nothing is clipped.
+to 0.  No value is clipped; an interval ends where the values that are possible end.
 """
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import polars as pl
@@ -27,6 +28,7 @@ class Metric:
         level: the table that it reads: ``"token"`` is tokens.parquet, ``"window"`` is reconstructions.parquet.
         paired: whether each token is compared with the same token under the condition ``none``, whose nats must
             have been joined in as the column ``nats_none``.
+        bounds: least and largest ratio that is possible.
     """
 
     name: ClassVar[str]
@@ -34,6 +36,7 @@ class Metric:
     direction: ClassVar[Literal["kept", "lost"]]
     level: ClassVar[Literal["token", "window"]]
     paired: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
     @property
     def numerator(self) -> pl.Expr:

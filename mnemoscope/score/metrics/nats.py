@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from mnemoscope.score.metrics import Mean
@@ -18,6 +20,7 @@ class Nats(Mean):
     unit = "nats/token"
     direction = "lost"
     level = "token"
+    bounds = (0.0, math.inf)
     value = pl.col("nats")
 
 

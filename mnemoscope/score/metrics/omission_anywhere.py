@@ -22,6 +22,7 @@ class OmissionAnywhere(Mean):
     unit = "fraction"
     direction = "lost"
     level = "token"
+    bounds = (0.0, 1.0)
     value = ~pl.col("recovered_anywhere")
 
 

@@ -20,6 +20,7 @@ class OmissionInPlace(Mean):
     unit = "fraction"
     direction = "lost"
     level = "token"
+    bounds = (0.0, 1.0)
     value = ~pl.col("recovered_in_place")
 
 

@@ -23,6 +23,7 @@ class OmissionWords(Metric):
     unit = "fraction"
     direction = "lost"
     level = "window"
+    bounds = (0.0, 1.0)
 
     @property
     def numerator(self) -> pl.Expr:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from mnemoscope.score.metrics import Metric
@@ -22,6 +24,7 @@ class Retention(Metric):
     unit = "fraction"
     direction = "kept"
     level = "token"
+    bounds = (-math.inf, 1.0)
     paired = True
 
     @property

@@ -18,6 +18,7 @@ class Rouge1(Mean):
     unit = "fraction"
     direction = "kept"
     level = "window"
+    bounds = (0.0, 1.0)
     value = pl.col("rouge1")
 
 

@@ -19,6 +19,7 @@ class Rouge2(Mean):
     unit = "fraction"
     direction = "kept"
     level = "window"
+    bounds = (0.0, 1.0)
     value = pl.col("rouge2")
 
 

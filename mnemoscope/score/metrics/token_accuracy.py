@@ -19,6 +19,7 @@ class TokenAccuracy(Mean):
     unit = "fraction"
     direction = "kept"
     level = "token"
+    bounds = (0.0, 1.0)
     value = pl.col("predicted_id") == pl.col("token_id")
 
 
