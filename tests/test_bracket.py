@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import small
 import torch
-from toy_memory import DropClass, LastK, Perfect, Quantised, Toy
+from toy_memory import VOWELS, DropClass, LastK, Perfect, Quantised, Toy, group
 from typer.testing import CliRunner
 
 from mnemoscope import bracket, certificate, cli, config, schema, workshop
@@ -29,7 +29,6 @@ from mnemoscope.stats import certain, noise
 from mnemoscope.train.tokenizer import train_tokenizer
 
 V, BOS, BLANK, K = 257, 0, "_", 5
-VOWELS = "aeiou"
 #: every other token of a byte-level tokenizer, and so a whole number of substitutes
 ALL = 255
 STUDY: dict[str, Any] = {
@@ -114,13 +113,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def truth(ran: Ran, by: str) -> dict[tuple[int, str], float]:
     """(length, group) -> the share forgotten, by the test's own reckoning; bins of positions hold one each here."""
-    group = {
-        "all": pl.lit("all"),
-        "domain": pl.col("domain"),
-        "position": pl.format("{}-{}", "position", "position"),
-        "sound": pl.when(pl.col("token").is_in(list(VOWELS))).then(pl.lit("vowel")).otherwise(pl.lit("(unlabelled)")),
-    }[by]
-    found = ran.tokens.group_by("length", group.alias("group")).agg(pl.col("forgotten").mean())
+    found = ran.tokens.group_by("length", group(by).alias("group")).agg(pl.col("forgotten").mean())
     return {(length, name): share for length, name, share in found.rows()}
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +33,9 @@ from mnemoscope.memory.memory import Memory, MemorySpec, Part
 EPSILON = 1e-3
 #: what makes the blank the likeliest among equals, in nats
 HAIR = 1e-4
+
+#: the characters that are annotated ``vowel``, and that a toy which drops a class drops
+VOWELS = "aeiou"
 
 TOKENS, PLACE = "layers.0.tokens", "layers.0.place"
 
@@ -213,3 +217,13 @@ def _even(likely: list[int], vocabulary: int, blank: int) -> Tensor:
     if len(likely) > 1:
         logits[blank] += HAIR
     return torch.log_softmax(logits, 0).float()
+
+
+def group(by: str) -> pl.Expr:
+    """The group of a row of tokens.parquet, by a test's own reckoning; at most 16 bins, so each holds one position."""
+    return {
+        "all": pl.lit("all"),
+        "domain": pl.col("domain"),
+        "position": pl.format("{}-{}", "position", "position"),
+        "sound": pl.when(pl.col("token").is_in(list(VOWELS))).then(pl.lit("vowel")).otherwise(pl.lit("(unlabelled)")),
+    }[by]

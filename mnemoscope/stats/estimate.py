@@ -86,6 +86,7 @@ def estimate(run_folder: Path, study: Study) -> None:
 
 def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: int) -> pl.DataFrame:
     """The estimates [rows] with their intervals, columns as in ``schema.ESTIMATES``."""
+    bounds = {name: plugins.load("metric", name).bounds for name in plugins.names("metric")}
     by_documents: dict[tuple[str, ...], list[Sums]] = {}
     for row in rows:
         by_documents.setdefault(tuple(row.documents), []).append(row)
@@ -106,7 +107,10 @@ def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: in
             for i, r in enumerate(batch):
                 spread = seeds.Spread(found.variance[i], found.freedom[i], _over_seeds(r.by_seed), len(r.by_seed))
                 ends = (float(found.value[i]), float(found.low[i]), float(found.high[i]))
-                low, high = _possible(r.key["metric"], *spread.stretched(*ends, confidence))
+                low, high = spread.stretched(*ends, confidence)
+                if r.key["metric"] in bounds:  # which arms that grew by the seeds may pass; NaN stays
+                    least, largest = bounds[r.key["metric"]]
+                    low, high = max(low, least), min(high, largest)
                 method = found.method[i]
                 if r.key["seed"] == "all" and np.isfinite(low):
                     method += f", {seeds.named(len(r.by_seed))}"
@@ -116,14 +120,6 @@ def compute(rows: Iterable[Sums], *, seed: int, confidence: float, resamples: in
         return pl.DataFrame(schema=columns)
     out.sort(key=_order)
     return pl.DataFrame(out, infer_schema_length=None).select(columns)
-
-
-def _possible(metric: str, low: float, high: float) -> tuple[float, float]:
-    """An interval without what its metric cannot be, which arms that grew by the seeds may reach; NaN stays."""
-    if metric not in plugins.names("metric"):
-        return low, high
-    least, largest = plugins.load("metric", metric).bounds
-    return max(low, least), min(high, largest)
 
 
 def _over_seeds(by_seed: FloatArray) -> float:
@@ -178,8 +174,8 @@ def sums(
     """
     names = plugins.names("metric") if metrics is None else metrics
     wanted: list[Metric] = [m if isinstance(m, Metric) else plugins.load("metric", m) for m in names]
-    read = {"token": lambda path: token_rows(path, study.guesses), "window": lambda path: scan(path / WINDOWS)}
-    tables = {level: chosen(read[level](run_folder)) for level in read if level in {m.level for m in wanted}}
+    read = {"token": lambda: token_rows(run_folder, study.guesses), "window": lambda: scan(run_folder / WINDOWS)}
+    tables = {level: chosen(read[level]()) for level in read if level in {m.level for m in wanted}}
     if any(m.paired for m in wanted):
         _refuse_unpaired(tables["token"])
     for grouping in by:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from test_report import Page
-from toy_memory import EPSILON, DropClass, LastK, Perfect, Toy, Zero
+from toy_memory import EPSILON, VOWELS, DropClass, LastK, Perfect, Toy, Zero, group
 
 from mnemoscope import config, pipeline, workshop
 from mnemoscope.errors import ContinuityError
@@ -28,7 +28,6 @@ LENGTHS = (4, 8, 16)
 #: one token a byte, and <|endoftext|>
 V, BOS = 257, 0
 BLANK = "_"
-VOWELS = "aeiou"
 K = 5
 
 KEPT = -math.log(1 - EPSILON)
@@ -170,14 +169,7 @@ def estimates_of(table: pl.DataFrame, condition: str, metric: str, by: str = "al
 
 def grouped(tokens: pl.DataFrame, by: str, value: pl.Expr) -> dict[tuple[int, str], float]:
     """(length, group) -> mean, by the test's own reckoning."""
-    group = {
-        "all": pl.lit("all"),
-        "domain": pl.col("domain"),
-        # at most 16 bins, so each holds one position
-        "position": pl.format("{}-{}", "position", "position"),
-        "sound": pl.when(pl.col("token").is_in(list(VOWELS))).then(pl.lit("vowel")).otherwise(pl.lit("(unlabelled)")),
-    }[by]
-    means = tokens.group_by("length", group.alias("group")).agg(value.mean().alias("mean"))
+    means = tokens.group_by("length", group(by).alias("group")).agg(value.mean().alias("mean"))
     return {(length, name): mean for length, name, mean in means.iter_rows()}
 
 
