@@ -121,3 +121,11 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 def test_nothing_to_read_is_refused(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\[B, L\] with L > 0"):
         tiny.adapter(name).hidden(torch.zeros(shape, dtype=torch.int64), None)
+
+
+@each
+@pytest.mark.parametrize("length", [1, 5])
+def test_as_many_memories_as_windows(name: str, length: int) -> None:
+    adapter = tiny.adapter(name)
+    with torch.no_grad(), pytest.raises(ValueError, match="2 windows cannot be read from 3 memories"):
+        adapter.hidden(tiny.ids(2, length), adapter.empty(3))

@@ -54,6 +54,9 @@ class SelectiveAdapter(Adapter):
     def hidden(self, ids: Tensor, start: Memory | None) -> tuple[Tensor, Memory]:
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ValueError(f"ids must be [B, L] with L > 0, got {tuple(ids.shape)}")
+        if start is not None and start.batch != len(ids):
+            # kernels read as many windows as the state has
+            raise ValueError(f"{len(ids)} windows cannot be read from {start.batch} memories")
         backbone = self.model.backbone
         h = backbone.embeddings(ids)
         if self.model.config.residual_in_fp32:
