@@ -198,6 +198,22 @@ def test_pairs_are_matched_and_compared_within(tmp_path: Path) -> None:
     assert bits["prior"] + bits["share"] == pytest.approx(bits["plain"])
 
 
+def test_windows_at_different_places_are_no_pair(tmp_path: Path) -> None:
+    """South's windows at 0 are taken away: at 16 both dialects are left, and at 0 north alone."""
+    study = pairs(tmp_path)
+    for name in ("tokens", "reconstructions"):
+        file = tmp_path / f"{name}.parquet"
+        away = (pl.col("dialect") == "south") & pl.col("window_id").str.ends_with(":0")
+        pl.read_parquet(file).filter(~away).write_parquet(file)
+    found = computed(tmp_path, asked(study, by="pair", base="north", metrics=["omission_in_place"]))
+    lost = pl.read_parquet(tmp_path / "tokens.parquet").filter(
+        pl.col("window_id").str.ends_with(":16"), condition="memory"
+    )
+    means = {d: 1 - lost.filter(dialect=d)["recovered_in_place"].mean() for d in ("north", "south")}
+    assert found["value"].to_list() == [pytest.approx(means["south"] - means["north"])]
+    assert found["n_tokens"].to_list() == [12 * 16]
+
+
 def test_both_texts_of_a_pair_are_one_unit_everywhere(tmp_path: Path) -> None:
     study = pairs(tmp_path)
     estimate(tmp_path, study)
