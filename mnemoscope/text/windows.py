@@ -141,9 +141,9 @@ def choose(
         units: [documents], what each belongs to; if left out, each to itself.  The texts of a unit give the same
             windows, those that all of them have, before any other: what is compared stands at the same places.
     """
-    texts: dict[str | int, list[int]] = {}
-    for document, unit in enumerate(units or range(len(held))):
-        texts.setdefault(unit, []).append(document)
+    texts: dict[str, list[int]] = {}
+    for document in range(len(held)):
+        texts.setdefault(units[document] if units else str(document), []).append(document)
     members = list(texts.values())
     turns = []
     for place, number in enumerate(rng.permutation(len(members))):
