@@ -248,13 +248,14 @@ def _in_pairs(table: pl.LazyFrame) -> pl.LazyFrame:
     return table.join(full.select("window_id"), on="window_id", how="semi")
 
 
-def require_groups(run_folder: Path, by: Iterable[str]) -> None:
-    """Raises RunError unless each of ``by`` is a column, ``position``, or an annotation of the run."""
+def require_groups(run_folder: Path, by: Iterable[str], section: str = "estimate") -> None:
+    """Raises RunError unless each of ``by``, which a section of the study names, is a column, ``position``, or an
+    annotation of the run."""
     known = [*COLUMNS, PAIR, "position", *annotated(run_folder)]
     for name in by:
         if name not in known:
             raise RunError(
-                f"estimate.by names {name!r}, which is neither a column nor an annotation of this run",
+                f"{section}.by names {name!r}, which is neither a column nor an annotation of this run",
                 remedy=f"There are: {', '.join(known)}",
                 file=run_folder,
             )
