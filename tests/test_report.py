@@ -418,6 +418,7 @@ def test_a_point_without_a_bar_says_why(tmp_path: Path) -> None:
     )
     effects.effects(tmp_path, study)
     (chart,) = groups.of_effects(pl.read_parquet(tmp_path / "effects.parquet"))
+    assert chart.band == "95\u202f% interval by documents"  # nothing is resampled for a difference
     assert "A point without a bar has no interval, which is not a narrow one: 6 documents for" in chart.caption
 
 

@@ -262,7 +262,9 @@ def of_effects(effects: pl.DataFrame) -> list[Chart]:
                 "dots",
                 "",
                 panels,
-                band(effects),
+                # neither the jackknife nor the regression resamples, and the published test knows no documents
+                f"{100 * effects['confidence'][0]:g}\u202f% interval by documents"
+                + (", as published by words taken for independent" if "paper" in shown["kind"] else ""),
             )
         )
     return [c for c in charts if c.panels]
