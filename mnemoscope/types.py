@@ -30,6 +30,12 @@ class Document:
     tokens: tuple[tuple[tuple[int, int], ...], ...] = ()
     control: str = ""
 
+    @property
+    def unit(self) -> str:
+        """What it is resampled as: the pair that it belongs to, whose texts are called ``<pair>/<dialect>``, or
+        itself."""
+        return self.doc_id.removesuffix(f"/{self.dialect}") if self.dialect else self.doc_id
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:

@@ -173,7 +173,8 @@ def test_from_a_file(tmp_path):
         ("{", "not JSON"),
         ("[1]", "not an object"),
         ('{"doc_id": "a", "char_start": 0, "label": "X"}', "no char_end"),
-        ('{"doc_id": "a", "char_start": 0, "char_end": "9", "label": "X"}', "wrong type"),
+        ('{"doc_id": "a", "char_start": 0, "char_end": "9", "label": "X"}', "char_end is '9', and no whole number"),
+        ('{"doc_id": true, "char_start": 0, "char_end": 9, "label": "X"}', "doc_id is True, and no text or whole"),
         ('{"doc_id": "a", "char_start": 9, "char_end": 9, "label": "X"}', "9 to 9 are no span"),
     ],
 )
@@ -194,8 +195,21 @@ def test_a_bad_file_is_named(tmp_path):
         load(str(tmp_path / "torn.parquet"))
     with pytest.raises(TextError, match=r"s\.csv: not a file of spans"):
         load(str(tmp_path / "s.csv"))
-    with pytest.raises(TextError, match=r"absent\.jsonl"):
-        load(str(tmp_path / "absent.jsonl"))
+    with pytest.raises(TextError, match=r"absent\.parquet: no such file of spans\. .* Did you mean"):
+        load(str(tmp_path / "absent.parquet"))
+
+
+def test_a_span_behind_its_document_is_named_where_it_stands(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_text("\n".join(map(json.dumps, [LINES[0], {**LINES[1], "char_end": 4000}])))
+    with pytest.raises(TextError, match=r"s\.jsonl:2: the span 22 to 4000 does not lie in document 'b'"):
+        collect(plugins.load("annotation", "file")(str(path)), [(document("a"), {}), (document("b"), {})])
+
+
+def test_ids_of_numbers_are_those_of_the_corpus(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({**LINES[0], "doc_id": 7}))
+    assert collect(plugins.load("annotation", "file")(str(path)), [(document("7"), {})])["doc_id"].to_list() == ["7"]
 
 
 def test_write(tmp_path):

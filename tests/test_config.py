@@ -421,6 +421,22 @@ WRONG = {
     ),
     "decoder anyway": ('["wrong"]', '["wrong@memory"]', "with the decoder of 'memory' anyway", "Write wrong", "wrong@"),
     "same name": ('name = "two"', 'name = "one"', "two decoders share a name", "", None),
+    "same annotation": (
+        "[estimate]",
+        '[[annotations]]\nname = "kinds"\nkind = "numbers"\n\n[estimate]',
+        "cannot be called 'kinds', which is another's name",
+        "",
+        None,
+    ),
+    "annotation of a column": ('name = "kinds"', 'name = "domain"', "cannot be called 'domain'", "", None),
+    "two bases": (
+        "[report]",
+        '[[effects]]\nby = "kinds"\nbase = "verb"\n\n[report]',
+        "two effects by 'kinds' differ in base",
+        "",
+        None,
+    ),
+    "own control": ('controls = ["surprisal"]', 'controls = ["kinds"]', "leave 'kinds' out of controls", "", None),
     "two origins": (
         'split = "train"',
         'split = "x"\npath = "y"',

@@ -26,6 +26,7 @@ from polars.testing import assert_frame_equal
 from tokenizers import Tokenizer, models
 
 from mnemoscope import schema
+from mnemoscope.cli.shared import Bars
 from mnemoscope.errors import CountError, MnemoscopeError
 from mnemoscope.frequency import count as count_
 from mnemoscope.frequency import metadata
@@ -276,11 +277,14 @@ def test_interrupted(tmp_path: Path) -> None:
     assert Frequencies.load(out, "word").total == 1_000_000
 
 
-def test_done_is_done_and_another_count_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_done_is_done_and_another_count_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text, out = write(tmp_path / "a.jsonl", ["a b"]), tmp_path / "c.parquet"
     count([str(text)], out, WORDS)
     made = out.stat().st_mtime_ns
-    assert count([str(text)], out, WORDS).stat().st_mtime_ns == made
+    assert count([str(text)], out, WORDS, progress=Bars()).stat().st_mtime_ns == made
+    assert f"nothing to do: {out} holds these counts" in capsys.readouterr().err.replace("\n", "")
     with pytest.raises(CountError, match=r"c.parquet: these are counts of something else \(differing: request\)"):
         count([str(text)], out, Request(None, True, 2, 1, "text"))
     # a file that changed between the halves of a count

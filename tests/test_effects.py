@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from synthetic_run import make_run, shuffle
 
-from mnemoscope import config, schema
+from mnemoscope import annotate, config, schema
 from mnemoscope.config import Corpus, Study
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.stats import effects
@@ -49,6 +49,38 @@ def test_holm_by_hand_and_every_pair_once(tmp_path: Path) -> None:
         p = family.sort("p")["p"].to_list()
         steps = np.minimum(1, np.maximum.accumulate([3 * p[0], 2 * p[1], p[2]]))
         np.testing.assert_allclose(family.sort("p")["p_adjusted"].to_list(), steps)
+
+
+def test_a_comparison_asked_for_twice_is_one(tmp_path: Path) -> None:
+    """With other controls only the adjusted differences are others: three plain ones stay a family of three."""
+    study = make_run(tmp_path, documents=24)
+    more = [{"by": "domain", "metrics": ["nats"], "controls": c} for c in (["position"], ["position", "subwords"])]
+    found = computed(tmp_path, Study.model_validate({**study.model_dump(), "effects": more})).filter(length=16)
+    once = computed(tmp_path, Study.model_validate({**study.model_dump(), "effects": more[:1]})).filter(length=16)
+    assert found.filter(kind="plain").equals(once.filter(kind="plain"))
+    assert found.filter(kind="adjusted").group_by("controls").len()["len"].to_list() == [2, 2]
+    assert set(found.filter(kind="adjusted")["family"]) == {2}
+
+
+def test_the_largest_group_of_all_lengths_is_the_base_of_each(tmp_path: Path) -> None:
+    """Fiction has most tokens at 16, news and mathematics at 64, where there are more."""
+    study = make_run(tmp_path, documents=24)
+    for name in ("tokens", "reconstructions"):
+        frame = pl.read_parquet(tmp_path / f"{name}.parquet")
+        few = (pl.col("length") == 16) & (pl.col("domain") != "fiction")
+        many = (pl.col("length") == 64) & (pl.col("domain") == "fiction")
+        last = pl.col("window_id").is_in(
+            frame.filter(few | many)["window_id"].unique().sort().gather_every(4).implode()
+        )
+        frame.filter(~last).write_parquet(tmp_path / f"{name}.parquet")
+    tokens = pl.read_parquet(tmp_path / "tokens.parquet").filter(condition="memory", seed=0)
+    size = tokens.group_by("length", "domain").len().sort("length", "len", descending=True)
+    assert size.filter(length=16)["domain"][0] == "fiction" != size.filter(length=64)["domain"][0]
+    asking = asked(study, by="domain", metrics=["nats"], controls=["position"])
+    found = computed(tmp_path, asking).filter(condition="memory")
+    largest = tokens.group_by("domain").len().sort("len", "domain", descending=[True, False])["domain"][0]
+    assert set(found.filter(kind="adjusted")["base"]) == {largest}
+    assert found.filter(kind="plain", base=largest).group_by("length").len()["len"].to_list() == [2, 2]
 
 
 def test_differences_are_those_of_the_estimates(tmp_path: Path) -> None:
@@ -128,7 +160,7 @@ def test_without_none_there_are_losses_only(tmp_path: Path) -> None:
         ({"by": "domain", "controls": ["moon"]}, "control for 'moon'"),
         ({"by": "domain", "metrics": ["omision"]}, "no metric named"),
         ({"by": "domain", "base": "poetry"}, "compare with 'poetry'"),
-        ({"by": "domain", "words": "pos"}, "neither a column nor an annotation"),
+        ({"by": "domain", "words": "pos"}, "^[^ ]+: effects.by names 'pos', which is neither a column"),
     ],
 )
 def test_what_is_not_there_is_refused(tmp_path: Path, wanted: dict[str, Any], said: str) -> None:
@@ -136,6 +168,14 @@ def test_what_is_not_there_is_refused(tmp_path: Path, wanted: dict[str, Any], sa
     with pytest.raises((RunError, ConfigError), match=said):
         computed(tmp_path, asked(study, **wanted))
     assert not (tmp_path / "effects.parquet").exists()
+
+
+def test_a_base_that_no_span_has_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    study = make_run(tmp_path, lengths=(16,), windows=1)
+    annotate.write(annotate.table([annotate.Span("news-0", 0, 3, "noun")]), tmp_path, "pos")
+    with pytest.raises(RunError, match=r"compare with 'nuon', .*There are: \(unlabelled\), noun"):
+        effects.require(tmp_path, asked(study, by="pos", base="nuon"))
+    effects.require(tmp_path, asked(study, by="pos", base="noun"))
 
 
 def test_surprisal_needs_none(tmp_path: Path) -> None:
@@ -196,6 +236,22 @@ def test_pairs_are_matched_and_compared_within(tmp_path: Path) -> None:
     bits = {r["kind"]: r["value"] for r in found.filter(metric="bits_retained").iter_rows(named=True)}
     assert np.sign(bits["prior"]) == np.sign(prior["value"])
     assert bits["prior"] + bits["share"] == pytest.approx(bits["plain"])
+
+
+def test_windows_at_different_places_are_no_pair(tmp_path: Path) -> None:
+    """South's windows at 0 are taken away: at 16 both dialects are left, and at 0 north alone."""
+    study = pairs(tmp_path)
+    for name in ("tokens", "reconstructions"):
+        file = tmp_path / f"{name}.parquet"
+        away = (pl.col("dialect") == "south") & pl.col("window_id").str.ends_with(":0")
+        pl.read_parquet(file).filter(~away).write_parquet(file)
+    found = computed(tmp_path, asked(study, by="pair", base="north", metrics=["omission_in_place"]))
+    lost = pl.read_parquet(tmp_path / "tokens.parquet").filter(
+        pl.col("window_id").str.ends_with(":16"), condition="memory"
+    )
+    means = {d: 1 - lost.filter(dialect=d)["recovered_in_place"].mean() for d in ("north", "south")}
+    assert found["value"].to_list() == [pytest.approx(means["south"] - means["north"])]
+    assert found["n_tokens"].to_list() == [12 * 16]
 
 
 def test_both_texts_of_a_pair_are_one_unit_everywhere(tmp_path: Path) -> None:

@@ -394,6 +394,34 @@ def test_differences_are_on_the_page_and_in_the_tables(tmp_path: Path, unprinted
     assert text.count("| adjusted (surprisal) |") == 4
 
 
+def test_differences_by_place_are_shown_at_every_length(tmp_path: Path) -> None:
+    """Each length has places of its own, and so a base of its own; more controls are a line of their own."""
+    made = make_run(tmp_path)
+    asked = [
+        {"by": "position", "base": "last", "metrics": ["nats"], "controls": c} for c in (["surprisal"], ["domain"])
+    ]
+    study = Study.model_validate({**made.model_dump(), "effects": asked})
+    effects.effects(tmp_path, study)
+    (chart,) = groups.of_effects(pl.read_parquet(tmp_path / "effects.parquet"))
+    assert chart.tabs == ["16 tokens", "64 tokens"]
+    assert [p.title.rpartition(" ")[2] for p in chart.panels] == ["14-15", "56-63"]
+    for panel in chart.panels:
+        assert [s.label for s in panel.series] == ["as it is", "with domain held", "with surprisal held"]
+        assert len({s.colour for s in panel.series}) == 3
+    assert chart.caption.startswith("Each group less one;")
+
+
+def test_a_point_without_a_bar_says_why(tmp_path: Path) -> None:
+    """Two documents a group, and more columns than that."""
+    study = Study.model_validate(
+        {**make_run(tmp_path, documents=6).model_dump(), "effects": [{"by": "domain", "controls": ["surprisal"]}]}
+    )
+    effects.effects(tmp_path, study)
+    (chart,) = groups.of_effects(pl.read_parquet(tmp_path / "effects.parquet"))
+    assert chart.band == "95\u202f% interval by documents"  # nothing is resampled for a difference
+    assert "A point without a bar has no interval, which is not a narrow one: 6 documents for" in chart.caption
+
+
 def test_small_p_are_not_nothing() -> None:
     assert [words.p_value(p) for p in (float("nan"), 1e-9, 0.012, 1.0)] == ["–", "< 0.0001", "0.0120", "1.0000"]
 

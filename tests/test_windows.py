@@ -283,3 +283,17 @@ def test_documents_of_many_batches_keep_their_order(tmp_path: Path, monkeypatch:
     assert store.starts.tolist() == np.cumsum([0, *map(len, texts)]).tolist()
     assert len(calls) > 5
     assert calls[-1] == (23, sum(map(len, texts)))
+
+
+def test_the_texts_of_a_pair_give_windows_at_the_same_places() -> None:
+    """8 and 5 windows of 2: of each budget both give the same of the first 5; only then the longer gives its last 3."""
+    texts = [Document(f"{n}/{d}", "a" * size, "", "", d) for n in range(6) for d, size in (("sae", 16), ("aave", 11))]
+    for budget in range(4, 160, 4):
+        found = windows.cut(texts, letters(), [2], "none", seed=budget, tokens_per_length=budget).windows[2]
+        places: dict[str, set[int]] = {}
+        for window in found:
+            places.setdefault(window.doc_id, set()).add(int(window.char_start[0]))
+        for number in range(6):
+            sae, aave = (places.get(f"{number}/{dialect}", set()) for dialect in ("sae", "aave"))
+            assert {place for place in sae if place < 10} == aave
+            assert aave == {0, 2, 4, 6, 8} or sae == aave

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from mnemoscope.errors import TextError
 from mnemoscope.text import files
 from mnemoscope.types import Document
 
-_FIELDS = ("doc_id", "char_start", "char_end", "label")
+#: field -> the types that it may have, and what they are called
+_FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "doc_id": ((str, int), "text or whole number"),
+    "char_start": ((int,), "whole number"),
+    "char_end": ((int,), "whole number"),
+    "label": ((str,), "text"),
+}
 
 
 class FileSpans(Annotator):
-    """Spans from the file ``argument``, read whole when it is made; document ids are the corpus's.
+    """Spans from the file ``argument``, read whole when it is made; document ids are the corpus's, and may be whole
+    numbers, as there.
 
     Raises:
         TextError: the file cannot be read, or holds what is no span; with file and line (Parquet: row).
@@ -35,8 +43,12 @@ class FileSpans(Annotator):
         if kind not in (*files.JSON_LINES, *files.PARQUET):
             known = ", ".join((*files.JSON_LINES, *files.PARQUET))
             raise TextError("not a file of spans that we can read", remedy=f"Give one of {known}", file=path)
+        if not path.is_file():
+            raise TextError("no such file of spans", remedy=files.nearest(path), file=path)
+        self._read = partial(_parquet if kind in files.PARQUET else _json_lines, path)
+        self._path = path
         self._by_document: dict[str, list[Span]] = defaultdict(list)
-        for span in _parquet(path) if kind in files.PARQUET else _json_lines(path):
+        for _, span in self._read():
             self._by_document[span.doc_id].append(span)
 
     @classmethod
@@ -44,10 +56,24 @@ class FileSpans(Annotator):
         return argument
 
     def spans(self, document: Document, record: Mapping[str, Any]) -> Sequence[Span]:
-        return self._by_document.get(document.doc_id, ())
+        """Raises: TextError: a span that ends behind the document; with file and line of the span."""
+        found = self._by_document.get(document.doc_id, ())
+        for span in found:
+            if span.char_end > len(document.text):
+                # read again, so that not every span has to keep its line
+                line = next(line for line, other in self._read() if other == span)
+                raise TextError(
+                    f"the span {span.char_start} to {span.char_end} does not lie in document {span.doc_id!r} "
+                    f"({document.where}), whose text has {len(document.text)} characters",
+                    remedy="Offsets count characters from 0, the end is exclusive, and the text must be the corpus's",
+                    file=self._path,
+                    line=line,
+                )
+        return found
 
 
-def _json_lines(path: Path) -> Iterator[Span]:
+def _json_lines(path: Path) -> Iterator[tuple[int, Span]]:
+    """(line, span)."""
     for line, content in files.lines(path):
         if not content.strip():
             continue
@@ -57,10 +83,11 @@ def _json_lines(path: Path) -> Iterator[Span]:
             raise TextError(
                 f"not JSON: {error}", remedy="Each line must hold one whole JSON object", file=path, line=line
             ) from None
-        yield _span(record, path, line)
+        yield line, _span(record, path, line)
 
 
-def _parquet(path: Path) -> Iterator[Span]:
+def _parquet(path: Path) -> Iterator[tuple[int, Span]]:
+    """(row, span)."""
     row = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -68,7 +95,7 @@ def _parquet(path: Path) -> Iterator[Span]:
             for batch in file.iter_batches(columns=columns):
                 for record in batch.to_pylist():
                     row += 1
-                    yield _span(record, path, row)
+                    yield row, _span(record, path, row)
     except (pa.ArrowException, OSError) as error:
         raise TextError(
             f"unreadable as Parquet ({str(error).splitlines()[0]})", remedy="Write the file again", file=path
@@ -76,16 +103,21 @@ def _parquet(path: Path) -> Iterator[Span]:
 
 
 def _span(record: object, path: Path, line: int) -> Span:
-    match record:
-        case {"doc_id": str(doc_id), "char_start": int(start), "char_end": int(end), "label": str(label)}:
-            if 0 <= start < end and type(start) is type(end) is int:
-                return Span(doc_id, start, end, label)
-            problem = f"document {doc_id!r}: characters {start} to {end} are no span"
-        case dict():
-            missing = [f for f in _FIELDS if f not in record]
-            problem = f"no {', '.join(missing)}" if missing else "a field of the wrong type"
-        case _:
-            problem = "not an object"
+    if isinstance(record, dict):
+        missing = [field for field in _FIELDS if field not in record]
+        wrong = [
+            f"{field} is {record[field]!r}, and no {called}"
+            for field, (types, called) in _FIELDS.items()
+            if field in record and type(record[field]) not in types
+        ]
+        if not missing and not wrong:
+            doc_id, start, end, label = (record[field] for field in _FIELDS)
+            if 0 <= start < end:
+                return Span(str(doc_id), start, end, label)
+            wrong = [f"document {doc_id!r}: characters {start} to {end} are no span"]
+        problem = f"no {', '.join(missing)}" if missing else "; ".join(wrong)
+    else:
+        problem = "not an object"
     raise TextError(
         problem,
         remedy='A span is {"doc_id": "a", "char_start": 3, "char_end": 9, "label": "PERSON"}, the end exclusive',

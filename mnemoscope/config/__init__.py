@@ -78,10 +78,13 @@ class Study(Section):
     def _consistent(self) -> Study:
         if "pair" in [*self.estimate.by, *(e.by for e in self.effects)] and not any(c.pair for c in self.text.measure):
             raise ValueError("by 'pair': name the field of pairs in text.measure (pair = ...)")
+        self._refuse_differing()
         if any(c.control for c in self.text.train):
             raise ValueError("control text is measured, not trained on: leave control out of text.train")
         if self.annotations and any(c.control for c in self.text.measure):
             raise ValueError("annotations are of text as it stands: measure control text in a study of its own")
+        if self.annotations:
+            self._refuse_names()
         if len({d.name for d in self.decoders}) != len(self.decoders):
             raise ValueError("two decoders share a name")
         if self.decoders:
@@ -99,6 +102,25 @@ class Study(Section):
         if lender is not None and not any(d.name == lender and "none" in d.conditions for d in self.decoders):
             raise ValueError(f"estimate.guesses: no decoder {lender!r} with the condition none")
         return self
+
+    def _refuse_names(self) -> None:
+        """Refuses annotations that share a name, or have one of something else."""
+        from mnemoscope.schema import TABLES
+
+        taken = {"all", "pair", "group", *(c.name for c in TABLES["tokens"])}
+        for name in [a.name for a in self.annotations]:
+            if name in taken:
+                raise ValueError(f"an annotation cannot be called {name!r}, which is another's name: give it another")
+            taken.add(name)
+
+    def _refuse_differing(self) -> None:
+        """Refuses effects by the same groups that ask for different comparisons: every two groups are compared once."""
+        of_by: dict[str, Effects] = {}
+        for e in self.effects:
+            other = of_by.setdefault(e.by, e)
+            for key in ("base", "words", "sentences"):
+                if getattr(e, key) != getattr(other, key):
+                    raise ValueError(f"two effects by {e.by!r} differ in {key}: give both the same")
 
     def _refuse_strangers(self, decoder: Decoder, every: list[int]) -> None:
         """Refuses weights of another decoder of the study (``of``) that are not there."""

@@ -288,7 +288,8 @@ class Effects(Section):
     )
     base: str | None = Field(
         None,
-        description="group that the others are compared with; the largest if left out. Of position: first or last",
+        description="group that the others are compared with; if left out, the largest of all lengths together. Of "
+        "position: first, which it is if left out, or last",
     )
     controls: Annotated[list[str], AfterValidator(_distinct)] = Field(
         default_factory=list,
@@ -303,9 +304,11 @@ class Effects(Section):
     )
 
     @model_validator(mode="after")
-    def _base_of_position(self) -> Effects:
+    def _sensible(self) -> Effects:
         if self.by == "position" and self.base not in (None, "first", "last"):
             raise ValueError("the base of position is 'first' or 'last': its groups differ from length to length")
+        if self.by in self.controls:
+            raise ValueError(f"what is compared cannot be held constant: leave {self.by!r} out of controls")
         return self
 
 

@@ -112,6 +112,7 @@ def count(
         _refuse_another(metadata.read(out), plan, out)
         if (place / "plan.json").exists():  # killed between the last two steps
             shutil.rmtree(place)
+        talk.say(f"nothing to do: {out} holds these counts")
         return out
     with disk_errors(place):
         pieces = _open(place, plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import cycle
 from math import inf
 from typing import Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from mnemoscope.report import published, words
-from mnemoscope.report.charts import SHOWN, Chart, Panel, Point, Series, band, series
+from mnemoscope.report.charts import PALETTE, SHOWN, Chart, Panel, Point, Series, band, series
 from mnemoscope.report.lengths import drawn
 from mnemoscope.stats.estimate import UNLABELLED
 
@@ -228,30 +229,67 @@ def of_effects(effects: pl.DataFrame) -> list[Chart]:
     """A chart for each ``by``: every group with the base, as it is, with controls held constant, and as published.
 
     Args:
-        effects: by ``schema.EFFECTS``.
+        effects: by ``schema.EFFECTS``; of several decoders the first is shown.
     """
-    labels = {"plain": "as it is", "adjusted": "controls held constant", "paper": "as published"}
-    colours = dict(zip(labels, ("#767676", "#0072B2", "#D55E00"), strict=True))
     charts = []
     for by in map(str, dict.fromkeys(effects["by"])):
-        rows = effects.filter(by=by, condition="memory").filter(pl.col("kind").is_in(list(labels)))
-        rows = rows.filter(pl.col("decoder") == rows["decoder"].first(), pl.col("value").is_not_nan())
-        # each kind has the same base: the one that the study names, or the largest group
-        base = str(rows.filter(kind="plain").group_by("base").len().sort("len", "base")["base"].last())
+        rows = effects.filter(by=by, condition="memory").filter(pl.col("kind").is_in(["plain", "adjusted", "paper"]))
+        decoder = rows["decoder"].first()
+        rows = rows.filter(pl.col("decoder") == decoder, pl.col("value").is_not_nan())
+        bases = _bases(rows)
+        shown = rows.filter(pl.col("base") == pl.col("length").replace_strict(bases, return_dtype=pl.String))
+        held = list(dict.fromkeys(shown.filter(kind="adjusted")["controls"]))
+        lines = {("plain", ""): "as it is"}
+        lines |= {("adjusted", h): "controls held constant" if len(held) == 1 else f"with {h} held" for h in held}
+        lines |= {("paper", ""): "as published"}
+        colour = {("plain", ""): "#767676", ("paper", ""): "#D55E00"}
+        others = (c for c in PALETTE if c != colour["paper", ""])
+        colour |= {("adjusted", h): c for h, c in zip(held, cycle(others), strict=False)}
         panels = []
-        for (length, metric), cell in _cells(rows.filter(base=base)):
+        for (length, metric), cell in _cells(shown):
             found = []
-            for kind, label in labels.items():
-                some = cell.filter(kind=kind).sort("value", "group")
+            for (kind, controls), label in lines.items():
+                some = cell.filter(kind=kind, controls=controls).sort("value", "group")
                 if some.height:
-                    found.append(series(some, label, colours[kind], some["group"].to_list()))
-            panels.append(Panel(f"{words.name(metric)}, less that of {base}", metric, cell["unit"][0], found, length))
-        controls = effects.filter(by=by, kind="adjusted")["controls"]
-        held = f" Held constant: {controls[0]}, and the length." if len(controls) else ""
-        caption = f"Each group less {base}; 0 is no difference.{held}"
-        title = f"Differences by {str(by).replace('_', ' ')}"
-        charts.append(Chart("effects-" + by, title, caption, "dots", "", panels, band(effects)))
+                    found.append(series(some, label, colour[kind, controls], some["group"].to_list()))
+            title = f"{words.name(metric)}, less that of {bases[cell['length'][0]]}"
+            panels.append(Panel(title, metric, cell["unit"][0], found, length))
+        charts.append(
+            Chart(
+                "effects-" + by,
+                f"Differences by {by.replace('_', ' ')}",
+                _of_differences(shown, list(bases.values()), held, effects["decoder"].unique().len() > 1),
+                "dots",
+                "",
+                panels,
+                # neither the jackknife nor the regression resamples, and the published test knows no documents
+                f"{100 * effects['confidence'][0]:g}\u202f% interval by documents"
+                + (", as published by words taken for independent" if "paper" in shown["kind"] else ""),
+            )
+        )
     return [c for c in charts if c.panels]
+
+
+def _bases(rows: pl.DataFrame) -> dict[int, str]:
+    """Length -> the group that the others are compared with there: the one that most plain rows have, which each kind
+    of difference has too.  Of places in the window every length has its own."""
+    plain = rows.filter(kind="plain").group_by("length", "base").len().sort("length", "len", "base")
+    return dict(plain.group_by("length", maintain_order=True).agg(pl.col("base").last()).rows())
+
+
+def _of_differences(shown: pl.DataFrame, bases: list[str], held: list[str], several: bool) -> str:
+    """The caption of a chart of differences."""
+    one = len(set(bases)) == 1
+    text = f"Each group less {bases[0]}; 0 is no difference." if one else "Each group less one; 0 is no difference."
+    if held:
+        text += f" Held constant: {held[0]}, and the length." if len(held) == 1 else " The length is held constant too."
+    if several:
+        text += f" Decoder {shown['decoder'][0]}; those of the others are listed under Every difference."
+    alone = shown.filter(pl.col("low").is_nan())
+    if alone.height:
+        why = ", ".join(dict.fromkeys(m.removeprefix("none: ") for m in alone["method"]))
+        text += f" A point without a bar has no interval, which is not a narrow one: {why}."
+    return text
 
 
 def _cells(rows: pl.DataFrame) -> Iterable[tuple[tuple[str, str], pl.DataFrame]]:

@@ -13,6 +13,7 @@ A family is what one reader would look through for a small p: the comparisons of
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -30,7 +31,7 @@ from mnemoscope.score.records import replacing
 from mnemoscope.stats import covariates, paper
 from mnemoscope.stats.bootstrap import divide
 from mnemoscope.stats.compare import Difference, difference, parts
-from mnemoscope.stats.estimate import Sums, require_groups, sums
+from mnemoscope.stats.estimate import UNLABELLED, Sums, annotated, require_groups, sums
 from mnemoscope.stats.regress import marginal_effects
 
 Row = dict[str, Any]
@@ -44,13 +45,16 @@ def require(run_folder: Path, study: Study) -> None:
 
     Raises:
         ConfigError: an unknown metric; the published test without what it needs.
-        RunError: no such group, control or words in this run.
+        RunError: no such group, base, control or words in this run.
     """
     for wanted in study.effects:
         for name in wanted.metrics:
             plugins.load("metric", name)
         covariates.require(run_folder, wanted.controls)
-        require_groups(run_folder, [wanted.by, *([wanted.words] if wanted.words else [])])
+        require_groups(run_folder, [wanted.by, *([wanted.words] if wanted.words else [])], "effects")
+        if wanted.base is not None and wanted.by in annotated(run_folder):
+            labels = pl.read_parquet(run_folder / "annotations" / f"{wanted.by}.parquet", columns=["label"])["label"]
+            _require_base(wanted, {UNLABELLED, *labels.unique()})
         if wanted.words is not None:
             paper.require(run_folder, wanted)
         alone = study.estimate.guesses is None and any("none" not in d.conditions for d in study.decoders)
@@ -70,7 +74,10 @@ def effects(run_folder: Path, study: Study) -> None:
     if not study.effects:
         return
     rows = [row for wanted in study.effects for row in _of(run_folder, study, wanted)]
-    frame = _adjusted(pl.DataFrame(rows, infer_schema_length=None), study.estimate.confidence)
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    if rows:  # two sections of one by, with other controls, ask for the same plain comparisons
+        frame = frame.unique([*_FAMILY, "group", "base"], keep="first", maintain_order=True)
+    frame = _adjusted(frame, study.estimate.confidence)
     with replacing(run_folder / "effects.parquet") as part:
         pq.write_table(frame.to_arrow().cast(schema.arrow("effects")), part)
 
@@ -79,6 +86,8 @@ def _of(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Row]:
     confidence = study.estimate.confidence
     cells = _cells(run_folder, study, wanted)
     _require_base(wanted, {group for cell in cells.values() for _, group in cell})
+    if wanted.base is None and cells:
+        wanted = wanted.model_copy(update={"base": _largest(cells.values()) if wanted.by != "position" else "first"})
     for cell in cells.values():
         groups = _ordered(cell, wanted)
         by_metric = {m: {g: cell[m, g] for g in groups if (m, g) in cell} for m in wanted.metrics}
@@ -108,17 +117,23 @@ def _cells(run_folder: Path, study: Study, wanted: Effects) -> dict[tuple[Any, .
     return cells
 
 
+def _largest(cells: Iterable[dict[tuple[str, str], Sums]]) -> str:
+    """The group of most units over all cells, so that every length has the same base; of several, the first by name."""
+    units: Counter[str] = Counter()
+    for cell in cells:
+        for group in {group for _, group in cell}:
+            units[group] += max(found.units for (_, g), found in cell.items() if g == group)
+    return min(units, key=lambda g: (-units[g], g))
+
+
 def _ordered(cell: dict[tuple[str, str], Sums], wanted: Effects) -> list[str]:
-    """The groups of a cell, the base first, then by name."""
-    units: dict[str, int] = {}
-    for (_, group), found in cell.items():
-        units[group] = max(units.get(group, 0), found.units)
-    base = _base(wanted, units) or min(units, key=lambda g: (-units[g], g))
-    return [base, *sorted(set(units) - {base})] if base in units else sorted(units)
+    """The groups of a cell, the base first, if it is there, then by name."""
+    groups = {group for _, group in cell}
+    return sorted(groups, key=lambda g: (g != _base(wanted, groups), g))
 
 
 def _base(wanted: Effects, groups: Iterable[str]) -> str | None:
-    """The group that the study compares the others with, if it names one."""
+    """The group that the others are compared with, if the study names one or it was chosen."""
     if wanted.by != "position" or wanted.base is None:
         return wanted.base
     return sorted(groups, key=lambda g: int(g.split("-")[0]))[0 if wanted.base == "first" else -1]
@@ -188,7 +203,7 @@ def _regressions(run_folder: Path, study: Study, wanted: Effects) -> Iterator[Ro
     metrics = [m for m in loaded if m.level == "token"]
     for cell in covariates.cells(run_folder, study, wanted, metrics) if metrics else ():
         names = set(cell.group.tolist())
-        base = _base(wanted, names) or max(sorted(names), key=lambda g: (cell.group == g).sum())
+        base = str(_base(wanted, names))
         for metric in metrics:
             if metric.name not in cell.outcomes:
                 continue

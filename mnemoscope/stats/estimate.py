@@ -238,24 +238,24 @@ def cluster() -> pl.Expr:
 
 
 def _in_pairs(table: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of windows that have a partner in every dialect: of each pair the first n windows of each length, n
-    being as many as the shortest of its texts has.  So what is compared is as long, and as far into the text."""
-    first = pl.col("window_id").str.split(":").list.last().cast(pl.Int64)
-    windows = table.select("length", "dialect", "doc_id", "window_id", cluster().alias("pair")).unique()
+    """The rows of windows that have a partner in every dialect: one of the same length that begins at the same token.
+    So what is compared is as long, and as far into the text."""
+    first = pl.col("window_id").str.split(":").list.last()
+    windows = table.select("length", "dialect", "doc_id", "window_id", cluster().alias("pair"), first=first).unique()
     paired = windows.filter(pl.col("pair") != pl.col("doc_id"))
-    ranked = paired.with_columns(rank=first.rank("ordinal").over("length", "doc_id"))
     dialects = pl.col("dialect").n_unique()
-    full = ranked.with_columns(all=dialects).filter(dialects.over("length", "pair", "rank") == pl.col("all"))
+    full = paired.with_columns(all=dialects).filter(dialects.over("length", "pair", "first") == pl.col("all"))
     return table.join(full.select("window_id"), on="window_id", how="semi")
 
 
-def require_groups(run_folder: Path, by: Iterable[str]) -> None:
-    """Raises RunError unless each of ``by`` is a column, ``position``, or an annotation of the run."""
+def require_groups(run_folder: Path, by: Iterable[str], section: str = "estimate") -> None:
+    """Raises RunError unless each of ``by``, which a section of the study names, is a column, ``position``, or an
+    annotation of the run."""
     known = [*COLUMNS, PAIR, "position", *annotated(run_folder)]
     for name in by:
         if name not in known:
             raise RunError(
-                f"estimate.by names {name!r}, which is neither a column nor an annotation of this run",
+                f"{section}.by names {name!r}, which is neither a column nor an annotation of this run",
                 remedy=f"There are: {', '.join(known)}",
                 file=run_folder,
             )

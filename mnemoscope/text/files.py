@@ -75,7 +75,7 @@ def find(path: str) -> list[tuple[Path, str]]:
             raise TextError("no file matches this glob", remedy="Check the pattern and the data folder", file=path)
         fixed = next(p for p in place.parents if not any(c in str(p) for c in "*?["))
         return [(_known(f), f.relative_to(fixed).as_posix()) for f in files]
-    raise TextError("no such file or folder", remedy=_nearest(place), file=place)
+    raise TextError("no such file or folder", remedy=nearest(place), file=place)
 
 
 def _known(path: Path) -> Path:
@@ -98,7 +98,7 @@ def _embedded(path: str) -> tuple[Path, str]:
     return file, file.name
 
 
-def _nearest(place: Path) -> str:
+def nearest(place: Path) -> str:
     """What to say of a path that is not there: the part that is missing, and what is nearest to it."""
     while not place.parent.is_dir():
         place = place.parent

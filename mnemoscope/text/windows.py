@@ -89,7 +89,8 @@ def cut(
         seed: of the choice of windows, not negative; the choice for one length does not depend on the others.  And of
             control text.
         tokens_per_length: keep at most this many tokens' worth of windows a length, but one at least.  They are
-            drawn evenly over documents: every document gives a first window before any gives a second.
+            drawn evenly over documents: every document gives a first window before any gives a second.  The texts of
+            a pair give windows at the same places.
         nested: cut windows of the longest length alone, by all that is said here; those of a shorter length are their
             beginnings: as many windows, of fewer tokens.
 
@@ -112,7 +113,8 @@ def cut(
         if tokens_per_length is None:
             chosen = [(d, w) for d in range(len(held)) for w in range(held[d])]
         else:
-            chosen = choose(held, max(1, tokens_per_length // step), np.random.default_rng([seed, step]))
+            rng = np.random.default_rng([seed, step])
+            chosen = choose(held, max(1, tokens_per_length // step), rng, [d.unit for d, _ in encoded])
         windows[length] = [window_at(*encoded[d], w * step, length, prefix) for d, w in chosen]
         accounts[length] = Account(
             length=length,
@@ -128,15 +130,28 @@ def cut(
     return WindowSet(windows, accounts, {d.doc_id: d.text for d, _ in encoded if d.doc_id in used})
 
 
-def choose(held: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def choose(
+    held: np.ndarray, count: int, rng: np.random.Generator, units: Sequence[str] | None = None
+) -> list[tuple[int, int]]:
     """At most ``count`` pairs (document, window), sorted: round-robin over documents in shuffled order, each
-    document's windows in shuffled order.  A larger count only adds to a smaller one's choice."""
-    order = rng.permutation(len(held))
-    turns = [
-        (turn, place, int(document), int(window))
-        for place, document in enumerate(order)
-        for turn, window in enumerate(rng.permutation(held[document]))
-    ]
+    document's windows in shuffled order.  A larger count only adds to a smaller one's choice.
+
+    Args:
+        held: [documents], how many windows each has.
+        units: [documents], what each belongs to; if left out, each to itself.  The texts of a unit give the same
+            windows, those that all of them have, before any other: what is compared stands at the same places.
+    """
+    texts: dict[str, list[int]] = {}
+    for document in range(len(held)):
+        texts.setdefault(units[document] if units else str(document), []).append(document)
+    members = list(texts.values())
+    turns = []
+    for place, number in enumerate(rng.permutation(len(members))):
+        common = int(held[members[number]].min())
+        shared = rng.permutation(common)
+        for document in members[number]:
+            windows = [*shared, *(common + rng.permutation(held[document] - common))]
+            turns += [(turn, place, document, int(window)) for turn, window in enumerate(windows)]
     return sorted((document, window) for _, _, document, window in sorted(turns)[:count])
 
 

@@ -132,6 +132,7 @@ def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_own_checkpoint_text_and_spans_give_the_whole_page(folder: Path) -> None:
     assert len(own_question().splitlines()) < 25
+    assert f"```toml\n{own_question()}```" in (ROOT / "README.md").read_text(encoding="utf-8")
     page = (folder / "out/report.html").read_text(encoding="utf-8")
     effects = RunDir.open(folder / "out").table("effects")
     assert {"number", "name", "(unlabelled)"} == {*effects["group"], *effects["base"]}
