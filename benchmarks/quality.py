@@ -141,11 +141,12 @@ def ours(where: Setting, precision: str, goals: Sequence[tuple[int, float]]) -> 
         plan = Plan(growing(LENGTHS, steps, 0.25, (0, 0), SHARES), BATCH, optimiser, 1, 0.5)
         return train(where, plan, precision, "bridged")
 
-    # all lengths are in the smallest budget, whose second time is what a training of it takes
-    first = once(BUDGETS[0])[1]
-    compilation = max(0.0, first - once(BUDGETS[0])[1])
+    # all lengths are in the smallest budget: what its first training takes longer than its second is compilation
+    first, compilation = once(BUDGETS[0])[1], None
     for budget in BUDGETS:
         decoder, seconds = once(budget)
+        if compilation is None:
+            compilation = max(0.0, first - seconds)
         reached = {length: where.retention(decoder, length) for length in ASKED}
         for goal in goals:
             if goal not in found and reached[goal[0]] >= goal[1]:

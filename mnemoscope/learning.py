@@ -8,6 +8,7 @@ same as one that was never stopped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from mnemoscope import config, plugins, schema
 from mnemoscope.codec.decoder import Decoder
-from mnemoscope.measuring import batch_windows
+from mnemoscope.measuring import batch_windows, in_batches
 from mnemoscope.rundir import RunDir, replacing
 from mnemoscope.text.windows import WindowSet
 from mnemoscope.train import checkpoint, decoders
@@ -68,22 +69,23 @@ def by_document(
     """Nats of windows of one length under a condition, summed by document, in the order of the documents."""
     condition, device = plugins.load("condition", condition_name), shop.accelerator.device
     read, size = condition.windows_to_read(windows), batch_windows(shop, windows[0].length)
-    rows: dict[str, dict[str, Any]] = {}
-    for first in range(0, len(windows), size):
-        batch = windows[first : first + size]
+
+    def costs(some: slice) -> list[float]:
         source, ids = (
-            torch.from_numpy(np.stack([w.token_ids for w in some])).to(device)
-            for some in (read[first : first + size], batch)
+            torch.from_numpy(np.stack([w.token_ids for w in each[some]])).to(device) for each in (read, windows)
         )
         # not decoder(...): while it is trained in mixed precision, that is what Accelerate has made of it
         nats = type(decoder).forward(decoder, shop.start(condition, source), ids)[0]
-        costs = nats[:, :-1].cpu().double().sum(1).tolist()
-        for window, cost in zip(batch, costs, strict=True):
-            row = rows.setdefault(
-                window.doc_id, {"doc_id": window.doc_id, "dialect": window.dialect, "n_tokens": 0, "nats": 0.0}
-            )
-            row["n_tokens"] += window.length
-            row["nats"] += cost
+        return nats[:, :-1].cpu().double().sum(1).tolist()
+
+    rows: dict[str, dict[str, Any]] = {}
+    found = chain.from_iterable(in_batches(shop, costs, len(windows), size, windows[0].length))
+    for window, cost in zip(windows, found, strict=True):
+        row = rows.setdefault(
+            window.doc_id, {"doc_id": window.doc_id, "dialect": window.dialect, "n_tokens": 0, "nats": 0.0}
+        )
+        row["n_tokens"] += window.length
+        row["nats"] += cost
     return list(rows.values())
 
 

@@ -121,43 +121,59 @@ def _span(
 ) -> list[_Batch]:
     """Predicts windows ``size`` at a time, then writes those of their texts that are not ``held``."""
     decoder, device, length = writer.decoder, shop.accelerator.device, windows[0].length
-    batches: list[tuple[Sequence[Window], list[str], IntArray, npt.NDArray[np.float32], IntArray]] = []
     lacking: list[str] = []
     memories: list[Memory] = []
-    done = 0
-    while done < len(windows):
-        batch, source = windows[done : done + size], read[done : done + size]
+
+    def predict(some: slice) -> tuple[Sequence[Window], list[str], IntArray, npt.NDArray[np.float32], IntArray]:
+        batch, source = windows[some], read[some]
         names = [w.window_id if condition.reads else "" for w in source]
         ids = np.stack([w.token_ids for w in batch])
+        tokens = torch.from_numpy(np.stack([w.token_ids for w in source])).to(device)
+        with torch.no_grad():
+            memory = shop.start(condition, tokens, passages=[w.passage for w in source])
+            nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
+        predictions = predicted.cpu().numpy()
+        # while it predicts the window's own tokens, what it writes is these
+        ends = np.pad(ids, ((0, 0), (0, 1)), constant_values=decoder.eos)
+        for row in np.flatnonzero((predictions == ends).all(1) & search.follows):
+            held[names[row]] = Reconstruction(ids[row].tolist(), True)
+        # the first row of each text that is missing
+        missing = [(row, name) for row, name in enumerate(names) if name not in held and name not in lacking]
+        rows = {name: row for row, name in reversed(missing)}
+        memories.append(memory.rows(torch.tensor(list(rows.values()), dtype=torch.int64, device=device)))
+        lacking.extend(rows)
+        return batch, names, ids, nats.cpu().numpy(), predictions
+
+    batches = list(in_batches(shop, predict, len(windows), size, length))
+    if lacking:
+        held.update(zip(lacking, _written(shop, search, writer, together(memories), length, judging), strict=True))
+    return [(batch, ids, nats, told, [held[name] for name in names]) for batch, names, ids, nats, told in batches]
+
+
+def in_batches(shop: Workshop, work: Callable[[slice], _R], count: int, size: int, length: int) -> Iterator[_R]:
+    """``work`` on ``count`` windows of a length, ``size`` at a time, or fewer where the device's memory holds no more.
+
+    Raises:
+        RunError: it does not hold one.
+    """
+    done = 0
+    while done < count:
+        some = slice(done, min(done + size, count))
         try:
-            with torch.no_grad():
-                tokens = torch.from_numpy(np.stack([w.token_ids for w in source])).to(device)
-                memory = shop.start(condition, tokens, passages=[w.passage for w in source])
-                nats, predicted = decoder(memory, torch.from_numpy(ids).to(device))
-            predictions = predicted.cpu().numpy()
-            # while it predicts the window's own tokens, what it writes is these
-            ends = np.pad(ids, ((0, 0), (0, 1)), constant_values=decoder.eos)
-            for row in np.flatnonzero((predictions == ends).all(1) & search.follows):
-                held[names[row]] = Reconstruction(ids[row].tolist(), True)
-            # the first row of each text that is missing
-            missing = [(row, name) for row, name in enumerate(names) if name not in held and name not in lacking]
-            rows = {name: row for row, name in reversed(missing)}
-            memories.append(memory.rows(torch.tensor(list(rows.values()), dtype=torch.int64, device=device)))
+            found = work(some)
         except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
+            rows = some.stop - done
+            if rows == 1 and not shop.reads_on:
                 raise _too_long(length) from error
-            size = len(batch) // 2
         else:
-            done += len(batch)
-            lacking += rows
-            batches.append((batch, names, ids, nats.cpu().numpy(), predictions))
+            yield found
+            done = some.stop
             continue
         # after the handler, whose traceback holds on to the tensors
-        log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
-        _release(device)
-    if lacking:
-        held.update(zip(lacking, _written(search, writer, together(memories), length, judging), strict=True))
-    return [(batch, ids, nats, told, [held[name] for name in names]) for batch, names, ids, nats, told in batches]
+        if not _kept_less(shop):
+            size = rows // 2
+            log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
+        _release(shop.accelerator.device)
 
 
 def side_by_side(
@@ -200,19 +216,33 @@ def side_by_side(
         torch.set_num_threads(there)
 
 
-def _written(search: Search, writer: Writer, memory: Memory, length: int, judging: Judge) -> list[Reconstruction]:
+def _written(
+    shop: Workshop, search: Search, writer: Writer, memory: Memory, length: int, judging: Judge
+) -> list[Reconstruction]:
     """What a search writes, of half as many windows at a time where the device's memory does not hold them all."""
     try:
         return search.write(writer, memory, length, judging)
     except torch.OutOfMemoryError as error:
-        if memory.batch == 1:
+        if memory.batch == 1 and not shop.reads_on:
             raise _too_long(length) from error
     # after the handler, whose traceback holds on to the tensors
-    log.warning("out of memory: windows of %d tokens are now written %d at a time", length, -(-memory.batch // 2))
+    again = functools.partial(_written, shop, search, writer, length=length, judging=judging)
+    whole = _kept_less(shop)
     _release(writer.decoder.device)
-    rows = torch.arange(memory.batch, device=writer.decoder.device)
-    halves = [_written(search, writer, memory.rows(half), length, judging) for half in rows.chunk(2)]
-    return halves[0] + halves[1]
+    if whole:
+        return again(memory)
+    log.warning("out of memory: windows of %d tokens are now written %d at a time", length, -(-memory.batch // 2))
+    halves = torch.arange(memory.batch, device=writer.decoder.device).chunk(2)
+    return [text for half in halves for text in again(memory.rows(half))]
+
+
+def _kept_less(shop: Workshop) -> bool:
+    """Lets go of the memories that nested windows are read on from, if there may be any, before batches are halved."""
+    if not shop.reads_on:
+        return False
+    shop.forget(for_good=True)
+    log.warning("out of memory: nested windows are now read from their beginning, each for itself")
+    return True
 
 
 def _too_long(length: int) -> RunError:

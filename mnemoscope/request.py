@@ -28,6 +28,18 @@ class Trained(NamedTuple):
     lengths: list[int]
     seeds: list[int]
 
+    def require(self, lengths: Sequence[int]) -> None:
+        """Raises ConfigError where windows are shorter or longer than all that the decoders have learnt to read."""
+        least, most = min(self.lengths), max(self.lengths)
+        beyond = [length for length in lengths if not least <= length <= most]
+        if beyond:
+            raise ConfigError(
+                f"this decoder was trained on windows of {least} to {most} tokens: what is missing after {beyond[-1]} "
+                "may be lost to it alone",
+                remedy="Ask for such lengths, or train a decoder on others",
+                file=self.folder,
+            )
+
 
 def trained(model: str, given: Path | None) -> Trained | None:
     """The decoders in a folder, or in the one run that it holds; if none is given, those shipped with the model, or
@@ -136,6 +148,7 @@ class Measure:
                     f"{of_training[0]} is about training, and --decoder names a trained one", remedy="Leave one out"
                 )
             lengths = wanted or found.lengths
+            found.require(lengths)
             decoder = {"name": "decoder", "recipe": "trained", "weights": found.weights, "seeds": found.seeds}
         else:
             missing = [option for option in training if option not in of_training]

@@ -49,6 +49,8 @@ class Workshop:
             )
         self.model_name, self.windows_config = self.study.model.name, self.study.windows
         self._cut: dict[int | None, WindowSet] = {}
+        #: whether nested windows are read on from shorter ones
+        self.reads_on = self.windows_config.nested
         self._readings: dict[Adapter, Readings] = {}
 
     @cached_property
@@ -118,16 +120,17 @@ class Workshop:
             passages: of windows of the study, where each begins; if the study's windows are nested, they are read on
                 from where others of the same passages end.
         """
-        if not (passages and self.windows_config.nested):
+        if not (passages and self.reads_on):
             return encode(reader, ids, bos=self.bos)
         if reader not in self._readings:
             most = sum(len(some) for some in self.windows.windows.values())
             self._readings.setdefault(reader, Readings(reader, self.bos, most))
         return self._readings[reader].after(passages, ids)
 
-    def forget(self) -> None:
-        """Has nested windows read from their beginning again."""
+    def forget(self, *, for_good: bool = False) -> None:
+        """Has nested windows read from their beginning again; ``for_good`` always, so that no memories are kept."""
         self._readings.clear()
+        self.reads_on = self.reads_on and not for_good
 
     @torch.no_grad()
     def start(self, condition: Condition, ids: Tensor, *, passages: Sequence[str] = (), draw: int = 0) -> Memory:

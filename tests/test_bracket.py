@@ -364,6 +364,7 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["m", "--text", "t", "--out", "o", "--tokens", "9"], "at which rate is not said"),
         (["m", "--text", "t", "--out", "o", "--tokens", "9", "--learning-rate", "1"], "no text to train"),
         (["m", "--text", "t", "--out", "o", "--decoder", "nowhere"], "and there are none"),
+        (["mamba-nano", "--text", "t", "--out", "o", "--lengths", "64,512"], "on windows of 4 to 256 tokens: what is"),
         (["mamba-nano", "--text", "t", "--out", "o", "--search", "beam"], "the search 'beam' needs"),
         (["mamba-nano", "--text", "t", "--out", "o", "--search", "greedy", "--search", "greedy"], "given twice"),
         (

@@ -96,6 +96,7 @@ name = "two"
 recipe = "trained"
 weights = "mamba-nano"
 seeds = [0]
+lengths = [16]
 conditions = ["wrong"]
 
 [[decoders]]
@@ -104,6 +105,7 @@ recipe = "trained"
 of = "two"
 search = "beam:4"
 seeds = [0]
+lengths = [16]
 conditions = ["wrong"]
 
 [[annotations]]
@@ -420,6 +422,27 @@ WRONG = {
         "bits:4",
     ),
     "decoder anyway": ('["wrong"]', '["wrong@memory"]', "with the decoder of 'memory' anyway", "Write wrong", "wrong@"),
+    "who guesses for others": (
+        '["memory", "none"]',
+        '["memory"]',
+        "estimate.guesses: no decoder 'one' with the condition none; there is none",
+        "Mend",
+        None,
+    ),
+    "a length that nobody guesses": (
+        'weights = "mamba-nano"\nseeds = [0]\nlengths = [16]',
+        'weights = "mamba-nano"\nseeds = [0]',
+        "estimate.guesses: decoder 'two' has lengths that 'one', which guesses for it, has not: [4]",
+        "Mend",
+        None,
+    ),
+    "a seed that nobody guesses": (
+        "seeds = [0]",
+        "seeds = [0, 5, 3]",
+        "estimate.guesses: decoder 'two' has seeds that 'one', which guesses for it, has not: [3, 5]",
+        "Mend",
+        None,
+    ),
     "same name": ('name = "two"', 'name = "one"', "two decoders share a name", "", None),
     "same annotation": (
         "[estimate]",

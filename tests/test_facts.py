@@ -188,7 +188,7 @@ def test_what_a_request_is_refused_for(tmp_path: Path) -> None:
         ConfigError, r"no decoder is shipped with 'other/model'.*--decoder RUN/checkpoints/NAME", model="other/model"
     )
     refused(ConfigError, "whole numbers with commas", after="8,many")
-    refused(ConfigError, "trained on windows of at most 256 tokens: after 300", after="8,300")
+    refused(ConfigError, "trained on windows of 4 to 256 tokens: what is missing after 300", after="8,300")
     refused(ConfigError, r"windows\.lengths: lengths must rise", after="16,8")
     refused(ModelError, "there are none", decoder=tmp_path)
     for name in ("one", "two"):

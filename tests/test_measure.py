@@ -91,6 +91,8 @@ def test_a_decoder_that_is_given_is_not_trained(texts: Path) -> None:
     [
         ({"lengths": "4,x"}, "--lengths takes whole numbers .* not '4,x'"),
         ({"lengths": "8,4"}, "lengths must rise"),
+        ({"lengths": "64,512"}, "trained on windows of 4 to 256 tokens: what is missing after 512 may be lost to it"),
+        ({"lengths": "2,64"}, "after 2 may be lost to it alone"),
         ({"kinds": ["nonsense"], "lengths": "4"}, "no annotation named 'nonsense'"),
         ({"kinds": ["numbers", "numbers"], "lengths": "4"}, "given twice"),
     ],

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import small
@@ -13,17 +18,20 @@ import tiny
 import torch
 from torch import Tensor
 
-from mnemoscope import config, pipeline, plugins
+from mnemoscope import config, pipeline, plugins, workshop
 from mnemoscope.codec import readings
-from mnemoscope.codec.decoder import encode
-from mnemoscope.codec.generate import Reconstruction, Writer
+from mnemoscope.codec.decoder import Decoder, encode
+from mnemoscope.codec.generate import Reconstruction, Texts, Writer
 from mnemoscope.codec.readings import Readings
+from mnemoscope.measuring import measure
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.continuity import TOLERANCE
 from mnemoscope.memory.memory import Memory
 from mnemoscope.rundir import RunDir
 from mnemoscope.train import decoders
 from mnemoscope.workshop import Workshop
+
+_R = TypeVar("_R")
 
 LENGTHS = (4, 6, 12)
 #: of what the encoder reads; and of what another model does
@@ -130,3 +138,57 @@ def test_a_study_reads_each_passage_once(
     assert (run.path / "decoded" / "growing.seed-0.memory.L4.parquet").stat().st_mtime_ns == before
     assert [*read.values()] == [96]
     require("wrong", 12)
+
+
+@pytest.mark.parametrize("short_of", ["reading", "writing"])
+def test_kept_memories_are_let_go_before_batches_are_halved(
+    short_of: str,
+    study: config.Study,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    read: Counter[Adapter],
+) -> None:
+    """A device without room for anything beside them; windows are then read from their beginning, as many at once."""
+    alive: weakref.WeakSet[Readings] = weakref.WeakSet()
+
+    class Seen(Readings):
+        def __init__(self, *arguments: Any):
+            super().__init__(*arguments)
+            alive.add(self)
+
+    def where_there_is_room(work: Callable[..., _R]) -> Callable[..., _R]:
+        def narrow(*arguments: Any) -> _R:
+            if alive:
+                raise torch.OutOfMemoryError("no room")
+            return work(*arguments)
+
+        return narrow
+
+    def rows(folder: Path) -> list[pa.Table]:
+        shop = Workshop(RunDir(folder, study))
+        torch.manual_seed(0)
+        writer = Writer(shop.decoder(study.decoders[0]).eval())
+        key = {"run": "", "model": "", "decoder": "", "condition": "memory", "seed": 0}
+        return [
+            pa.concat_tables(measure(shop, writer, "memory", shop.windows.windows[n], {**key, "length": n}, Texts()))
+            for n in LENGTHS
+        ]
+
+    monkeypatch.setattr(Writer, "write", lambda _, memory, length: [Reconstruction([1], True)] * memory.batch)
+    expected = rows(tmp_path / "roomy")
+    assert sum(read.values()) == 96  # as above: each token once
+    monkeypatch.setattr(workshop, "Readings", Seen)
+    if short_of == "reading":
+        monkeypatch.setattr(Decoder, "forward", where_there_is_room(Decoder.forward))
+    else:
+        monkeypatch.setattr(Writer, "write", where_there_is_room(Writer.write))
+    with caplog.at_level(logging.WARNING):
+        found = rows(tmp_path / "narrow")
+    for one, other in zip(expected, found, strict=True):
+        assert one.drop_columns("token_nats") == other.drop_columns("token_nats")
+        nats = [np.array(table["token_nats"].to_pylist()) for table in (one, other)]
+        np.testing.assert_allclose(nats[1], nats[0], rtol=1e-4)
+    assert [r.message for r in caplog.records] == [
+        "out of memory: nested windows are now read from their beginning, each for itself"
+    ]

@@ -82,6 +82,8 @@ class Request:
         if not given and self.training is None:
             given = [None]
         found = [self._there(folder) for folder in given]
+        for one in found:
+            one.require(plain.windows.lengths)
         names = [f"decoder-{i + 1}" if len(found) > 1 else "decoder" for i in range(len(found))]
         decoders: list[dict[str, Any]] = [
             {"name": name, "recipe": "trained", "weights": of.weights, "seeds": of.seeds}

@@ -97,10 +97,9 @@ class Study(Section):
                 lengths = d.lengths or self.windows.lengths
                 if d.shares is not None and len(d.shares) != len(lengths):
                     raise ValueError(f"decoder {d.name!r} has {len(d.shares)} shares for {len(lengths)} lengths")
-                self._refuse_strangers(d, self.windows.lengths)
-        lender = self.estimate.guesses
-        if lender is not None and not any(d.name == lender and "none" in d.conditions for d in self.decoders):
-            raise ValueError(f"estimate.guesses: no decoder {lender!r} with the condition none")
+                self._refuse_strangers(d)
+        if self.estimate.guesses is not None:
+            self._refuse_a_lender_without(self.estimate.guesses)
         return self
 
     def _refuse_names(self) -> None:
@@ -122,7 +121,7 @@ class Study(Section):
                 if getattr(e, key) != getattr(other, key):
                     raise ValueError(f"two effects by {e.by!r} differ in {key}: give both the same")
 
-    def _refuse_strangers(self, decoder: Decoder, every: list[int]) -> None:
+    def _refuse_strangers(self, decoder: Decoder) -> None:
         """Refuses weights of another decoder of the study (``of``) that are not there."""
         if decoder.of is None:
             return
@@ -130,11 +129,29 @@ class Study(Section):
         if other is None or other.of is not None:
             there = ", ".join(d.name for d in self.decoders if d.of is None) or "no decoder with weights of its own"
             raise ValueError(f"decoder {decoder.name!r} is of {decoder.of!r}: there is {there}")
+        for what, extra in self._lacking(decoder, other):
+            raise ValueError(f"decoder {decoder.name!r} has {what} that {other.name!r} has not: {extra}")
+
+    def _refuse_a_lender_without(self, lender: str) -> None:
+        """Refuses a decoder that guesses for others (``estimate.guesses``) and cannot for all that they are."""
+        other = next((d for d in self.decoders if d.name == lender and "none" in d.conditions), None)
+        if other is None:
+            there = ", ".join(d.name for d in self.decoders if "none" in d.conditions) or "none"
+            raise ValueError(f"estimate.guesses: no decoder {lender!r} with the condition none; there is {there}")
+        for decoder in self.decoders:
+            for what, extra in self._lacking(decoder, other) if "none" not in decoder.conditions else []:
+                raise ValueError(
+                    f"estimate.guesses: decoder {decoder.name!r} has {what} that {lender!r}, which guesses for it, "
+                    f"has not: {extra}"
+                )
+
+    def _lacking(self, decoder: Decoder, other: Decoder) -> list[tuple[str, list[int]]]:
+        """What a decoder has and another has not, of which it needs the same."""
+        assert self.windows is not None
+        every = self.windows.lengths
         seeds = set(decoder.seeds) - set(other.seeds)
         lengths = set(decoder.lengths or every) - set(other.lengths or every)
-        for what, extra in (("seeds", seeds), ("lengths", lengths)):
-            if extra:
-                raise ValueError(f"decoder {decoder.name!r} has {what} that {other.name!r} has not: {sorted(extra)}")
+        return [(what, sorted(extra)) for what, extra in (("seeds", seeds), ("lengths", lengths)) if extra]
 
     def digest(self, *, analysis: bool = True) -> str:
         """SHA-256 of what decides the numbers; without ``analysis``, of what decides what is trained and measured:

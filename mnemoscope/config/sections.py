@@ -274,7 +274,7 @@ class Estimates(Section):
     guesses: str | None = Field(
         default=None,
         description="decoder whose condition none says what can be guessed without a memory, for those without a none "
-        "of their own; of the same seed",
+        "of their own; it needs their seeds and lengths",
     )
 
 

@@ -46,14 +46,7 @@ class Request:
                 remedy="Train one under the conditions memory and none (mnemoscope measure MODEL TEXTS --train TEXTS "
                 "..., or mnemoscope run STUDY.toml), then give it: --decoder RUN/checkpoints/NAME",
             )
-        longest = max(found.lengths)
-        if max(after) > longest:
-            raise ConfigError(
-                f"this decoder was trained on windows of at most {longest} tokens: after {max(after)} a fact that is "
-                "missing may be lost to it alone",
-                remedy=f"Ask for at most {longest}, or train a decoder on longer windows",
-                file=found.folder,
-            )
+        found.require(after)
         values = {
             "name": "check",
             "seed": self.seed,

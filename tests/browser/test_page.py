@@ -367,6 +367,7 @@ def test_nothing_is_wider_than_the_screen(run: tuple[Path, Study], opened: Open,
     page = opened(run[0] / "report.html", width=1280)
     for name in ("none", "wrong"):
         page.get_by_role("checkbox", name=name).check()
+    page.get_by_text("The numbers of this sentence").click()
     page.set_viewport_size({"width": width, "height": 844})
     for plot in page.locator(".plot:visible").all():
         plot.scroll_into_view_if_needed()

@@ -14,7 +14,10 @@ from mnemoscope import config, pipeline
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.codec.generate import Reconstruction, Writer
 from mnemoscope.errors import RunError
+from mnemoscope.learning import by_document
 from mnemoscope.memory.memory import Memory
+from mnemoscope.rundir import RunDir
+from mnemoscope.workshop import Workshop
 
 
 def run(study: Path, out: Path) -> dict[str, list[object]]:
@@ -71,6 +74,21 @@ def test_a_smaller_device_gives_the_same_numbers(
         rtol=1e-3,
     )
     assert "a step's windows are now taken in 8 parts" in caplog.text
+    assert "windows of 4 tokens are now measured 3 at a time" in caplog.text
+
+
+def test_a_smaller_device_sees_the_same_learning(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Workshop(RunDir(tmp_path / "run", config.load(study)))
+    decoder, windows = shop.decoder(shop.study.decoders[0]).eval(), shop.windows.windows[4]
+    expected = by_document(shop, decoder, "memory", windows)
+    narrow(monkeypatch, 3)
+    with caplog.at_level(logging.WARNING):
+        found = by_document(shop, decoder, "memory", windows)
+    costs = [[row.pop("nats") for row in rows] for rows in (expected, found)]
+    assert found == expected
+    assert costs[1] == pytest.approx(costs[0])
     assert "windows of 4 tokens are now measured 3 at a time" in caplog.text
 
 
