@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from mnemoscope import annotate, config, plugins
 from mnemoscope.annotate._reader import Reader
+from mnemoscope.errors import ConfigError
 from mnemoscope.text import corpora
 from mnemoscope.workshop import Workshop
 
@@ -21,6 +22,7 @@ def annotate_windows(shop: Workshop) -> None:
     if not shop.study.annotations:
         return
     run, texts = shop.run, shop.windows.texts
+    _refuse_strange_domains(shop)
     reader = Reader(shop.loaded, shop.windows, shop.bos, shop.study.compute.batch_tokens)
     for wanted in shop.study.annotations:
         made, before = _made_from(wanted), run.manifest.get("annotations", {})
@@ -40,6 +42,18 @@ def annotate_windows(shop: Workshop) -> None:
             annotate.write(spans, run.path, wanted.name)
         run.note(annotations={**before, wanted.name: made})
         run.undo("estimate", "bracket", "report")
+
+
+def _refuse_strange_domains(shop: Workshop) -> None:
+    """Refuses an annotation of a domain of which there is no window: it would label nothing."""
+    there = {w.domain for some in shop.windows.windows.values() for w in some}
+    for wanted in shop.study.annotations:
+        if strange := sorted(set(wanted.domains or ()) - there):
+            raise ConfigError(
+                f"the annotation {wanted.name!r} is of domains {strange}, of which there is no window",
+                remedy=f"Name some of {sorted(there)}",
+                file=shop.run.path / "study.toml",
+            )
 
 
 def _made_from(wanted: config.Annotation) -> str:

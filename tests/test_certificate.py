@@ -377,6 +377,8 @@ def test_classes_are_those_of_the_study(tmp_path: Path, study: Any) -> None:
         annotations = [plain.annotations[0].model_copy(update=changes)]
         return certificate.certify(plain.model_copy(update={"annotations": annotations}), tmp_path / "run", wanted)
 
+    with pytest.raises(ConfigError, match=r"'repetition' is of domains \['nwes'\].* Name some of \[.*'news'"):
+        of(domains=["news", "nwes"])
     run = of(labels={"repeated": "old", "first": ""}, domains=["news"])
     tokens = pl.read_parquet(run.path / "certificate" / "*.parquet")
     news = tokens.filter(domain="news")["doc_id"]
