@@ -368,6 +368,8 @@ def test_nothing_is_wider_than_the_screen(run: tuple[Path, Study], opened: Open,
     for name in ("none", "wrong"):
         page.get_by_role("checkbox", name=name).check()
     page.get_by_text("The numbers of this sentence").click()
+    # a condition's name may be longer than its place
+    page.locator("#b-conditions label").nth(1).evaluate("label => label.append('random_encoder@memory')")
     page.set_viewport_size({"width": width, "height": 844})
     for plot in page.locator(".plot:visible").all():
         plot.scroll_into_view_if_needed()
