@@ -282,6 +282,14 @@ def test_no_real_memory_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unprinted")
+def test_who_guesses_for_others_is_named(tmp_path: Path) -> None:
+    study, page = made(tmp_path, lengths=(16,), seeds=(0,))
+    assert "guesses there" not in page.text
+    lent = study.estimate.model_copy(update={"guesses": "lender"})
+    assert "what decoder lender guesses there" in written(tmp_path, study.model_copy(update={"estimate": lent})).text
+
+
+@pytest.mark.usefixtures("unprinted")
 def test_one_document(tmp_path: Path) -> None:
     _, page = made(tmp_path, documents=1, lengths=(16,), seeds=(0,))
     assert "no interval: one document" in page.text

@@ -12,6 +12,7 @@ A folder of trained decoders::
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from mnemoscope.codec.decoder import Decoder
 from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.rundir import file_name, write_atomically
 from mnemoscope.train.plan import Plan, fixed, growing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ def require_origin(decoder: config.Decoder, checkpoints: Path, origin: str) -> N
 def _read(file: Path) -> dict[str, Any]:
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        about["encoder"]
+        about["encoder"], min(about["lengths"])
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(file, str(error)) from None
     assert isinstance(about, dict)
@@ -193,15 +196,22 @@ def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: confi
         return
     folder = folder_of(other, checkpoints)
     about = folder / "decoder.json"
-    if _read(about)["encoder"] != encoder:
+    found = _read(about)
+    if found["encoder"] != encoder:
         raise ModelError(
             "these decoders were trained for another encoder",
             remedy="Name the encoder that they were trained for, or train new ones",
             file=about,
         )
+    learnt, lengths = found["lengths"], lengths_of(decoder, study)
+    if beyond := [n for n in lengths if not min(learnt) <= n <= max(learnt)]:
+        log.warning(
+            "decoder %s was trained on windows of %d to %d tokens: what is missing after %s may be lost to it alone",
+            decoder.name, min(learnt), max(learnt), ", ".join(map(str, beyond)),
+        )  # fmt: skip
     for seed in decoder.seeds:
         for condition in decoder.conditions:
-            for length in lengths_of(decoder, study):
+            for length in lengths:
                 _require_whole(find(folder, seed, plugins.load("condition", condition).trained_as, length))
 
 

@@ -443,7 +443,7 @@ def trained(folder: Path, **changes: Any) -> Path:
         (lambda f: None, r"no trained decoders at '.*/old'. Give an embedded name"),
         (lambda f: (f / "old/decoder.json").write_text("{"), r"old/decoder.json: damaged .* Train"),
         (
-            lambda f: (f / "old/decoder.json").write_text('{"encoder": "x"}'),
+            lambda f: (f / "old/decoder.json").write_text('{"encoder": "x", "lengths": [4]}'),
             r"decoder.json: these decoders were trained for another",
         ),
     ],
@@ -454,11 +454,14 @@ def test_trained_decoders_that_do_not_fit(folder: Path, command: Command, spoil:
     assert re.search(told, refused(command, "run", file, "--out", folder / "out"))
 
 
-def test_trained_decoders_that_are_not_there_or_damaged(folder: Path, begun: Path, command: Command) -> None:
+def test_trained_decoders_that_are_not_there_or_damaged(
+    folder: Path, begun: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = json.loads((begun / "manifest.json").read_text())["encoder"]
     file = trained(folder)
-    (folder / "old" / "decoder.json").write_text(json.dumps({"encoder": encoder}))
+    (folder / "old" / "decoder.json").write_text(json.dumps({"encoder": encoder, "lengths": [6, 9]}))
     said = refused(command, "run", file, "--out", folder / "other")
+    assert "decoder old was trained on windows of 6 to 9 tokens: what is missing after 4, 12 may" in caplog.text
     assert "old/seed-0/memory.safetensors: no decoder for condition 'memory', seed 0, 4 tokens. Train it first" in said
     (folder / "old" / "seed-0" / "memory.safetensors").write_bytes(b"cut short")
     said = refused(command, "run", file, "--out", folder / "other")
