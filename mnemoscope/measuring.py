@@ -164,7 +164,7 @@ def in_batches(shop: Workshop, work: Callable[[slice], _R], count: int, size: in
         except torch.OutOfMemoryError as error:
             rows = some.stop - done
             if rows == 1 and not shop.reads_on:
-                raise _too_long(length) from error
+                raise too_long(length) from error
         else:
             yield found
             done = some.stop
@@ -173,7 +173,7 @@ def in_batches(shop: Workshop, work: Callable[[slice], _R], count: int, size: in
         if not _kept_less(shop):
             size = rows // 2
             log.warning("out of memory: windows of %d tokens are now measured %d at a time", length, size)
-        _release(shop.accelerator.device)
+        release(shop.accelerator.device)
 
 
 def side_by_side(
@@ -224,11 +224,11 @@ def _written(
         return search.write(writer, memory, length, judging)
     except torch.OutOfMemoryError as error:
         if memory.batch == 1 and not shop.reads_on:
-            raise _too_long(length) from error
+            raise too_long(length) from error
     # after the handler, whose traceback holds on to the tensors
     again = functools.partial(_written, shop, search, writer, length=length, judging=judging)
     whole = _kept_less(shop)
-    _release(writer.decoder.device)
+    release(writer.decoder.device)
     if whole:
         return again(memory)
     log.warning("out of memory: windows of %d tokens are now written %d at a time", length, -(-memory.batch // 2))
@@ -245,14 +245,16 @@ def _kept_less(shop: Workshop) -> bool:
     return True
 
 
-def _too_long(length: int) -> RunError:
+def too_long(length: int) -> RunError:
+    """Where not even one window can be held."""
     return RunError(
         f"the device's memory does not hold a window of {length} tokens",
         remedy="Leave out the longest windows, or use a larger device",
     )
 
 
-def _release(device: torch.device) -> None:
+def release(device: torch.device) -> None:
+    """Gives memory that is free back to a GPU, so that smaller batches find it in one piece."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -393,6 +393,31 @@ def test_classes_are_those_of_the_study(tmp_path: Path, study: Any) -> None:
     assert (run.path / "certificate" / "L6.parquet").stat().st_mtime_ns == before
 
 
+def test_where_memory_runs_out_less_is_read_at_once(
+    tmp_path: Path, study: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = certificate.Settings(substitutes=2, per_doubling=1)
+    whole, room, asked = certificate.certify(study(), tmp_path / "whole", wanted), 300, []
+
+    def cramped(*given: Any, batch_tokens: int, **more: Any) -> Any:
+        asked.append(batch_tokens)
+        if batch_tokens > room:
+            raise torch.OutOfMemoryError
+        return judge(*given, batch_tokens=batch_tokens, **more)
+
+    monkeypatch.setattr(certificate, "judge", cramped)
+    parts = certificate.certify(study(), tmp_path / "parts", wanted)
+    tables = [pl.read_parquet(run.path / "certificate" / "*.parquet") for run in (whole, parts)]
+    assert tables[0].equals(tables[1])
+    assert min(asked) > room / 2
+    # of each length once
+    assert asked.count(max(asked)) == len(list(parts.path.glob("certificate/*.parquet")))
+    assert "out of memory: about 256 tokens are now read at once" in caplog.text
+    room = 0
+    with pytest.raises(RunError, match="does not hold a window of 6 tokens"):
+        certificate.certify(study(), tmp_path / "none", wanted)
+
+
 def test_bad_input(tmp_path: Path, study: Any) -> None:
     with pytest.raises(ConfigError, match="whole numbers with commas"):
         request.study("m", ["t"], "64,many", 100)

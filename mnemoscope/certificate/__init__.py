@@ -10,6 +10,7 @@ hold: a token of which no such substitute was found may still be lost, to anothe
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from mnemoscope import annotating, config, schema
 from mnemoscope.certificate.storage import PRECISIONS
 from mnemoscope.certificate.windows import Verdict, judge
 from mnemoscope.errors import ConfigError, RunError
+from mnemoscope.measuring import release, too_long
 from mnemoscope.memory import continuity
 from mnemoscope.progress import Progress
 from mnemoscope.rundir import RunDir, command, replacing
@@ -32,6 +35,8 @@ from mnemoscope.stats import certain
 from mnemoscope.text import corpora
 from mnemoscope.types import Window
 from mnemoscope.workshop import Workshop
+
+log = logging.getLogger(__name__)
 
 _KEY = ("doc_id", "window_id", "domain", "source", "dialect", "prefix")
 
@@ -178,23 +183,37 @@ def _verdicts(shop: Workshop, windows: Sequence[Window], settings: Settings) -> 
     study, text = shop.study, _allowed(shop)
     if settings.substitutes >= text.sum():
         raise ConfigError(
-            f"{settings.substitutes} substitutes are wanted, and there are {text.sum()} tokens",
-            remedy="Ask for fewer",
+            f"{settings.substitutes} substitutes are wanted, and beside a token there are {text.sum() - 1} others",
+            remedy=f"Ask for at most {text.sum() - 1}",
         )
     spell = shop.tokenizer.convert_ids_to_tokens
+
+    def judged(number: int, window: Window, size: int) -> Verdict | None:
+        """None where the device's memory does not hold so many tokens at once."""
+        try:
+            return judge(
+                shop.loaded.adapter,
+                window.token_ids,
+                prefix=window.prefix,
+                bos=shop.special[0],
+                allowed=text,
+                substitutes=settings.substitutes,
+                per_doubling=settings.per_doubling,
+                precisions=settings.precisions,
+                batch_tokens=size,
+                rng=np.random.default_rng([study.seed, window.length, number]),
+            )
+        except torch.OutOfMemoryError:
+            return None
+
+    size = study.compute.batch_tokens
     for number, window in enumerate(windows):
-        verdict = judge(
-            shop.loaded.adapter,
-            window.token_ids,
-            prefix=window.prefix,
-            bos=shop.special[0],
-            allowed=text,
-            substitutes=settings.substitutes,
-            per_doubling=settings.per_doubling,
-            precisions=settings.precisions,
-            batch_tokens=study.compute.batch_tokens,
-            rng=np.random.default_rng([study.seed, window.length, number]),
-        )
+        while (verdict := judged(number, window, size)) is None:
+            if size == 1:
+                raise too_long(window.length)
+            size //= 2
+            log.warning("out of memory: about %d tokens are now read at once", size)
+            release(shop.accelerator.device)
         key = {"run": study.name, "model": shop.model_name, "length": window.length}
         key |= {name: getattr(window, name) for name in _KEY}
         yield rows(window, verdict, settings.precisions, key, spell), verdict
