@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,10 @@ from mnemoscope import annotate, config, plugins
 from mnemoscope.annotate._reader import Reader
 from mnemoscope.errors import ConfigError
 from mnemoscope.text import corpora
+from mnemoscope.types import Document
 from mnemoscope.workshop import Workshop
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -30,18 +34,30 @@ def annotate_windows(shop: Workshop) -> None:
             continue
         kind = plugins.load("annotation", wanted.kind)
         annotator = kind(wanted.argument, reader) if kind.reads else kind(wanted.argument)
-        documents = corpora.read_with_record(shop.study.text.measure, annotator.fields)
+        known: set[str] = set()
         with shop.progress.task(f"annotation {wanted.name}", len(texts), "documents") as bar:
-            chosen = (
-                (d, r)
-                for d, r in documents
-                if d.doc_id in texts and (wanted.domains is None or d.domain in wanted.domains)
-            )
-            measured = _counted(chosen, bar)
+            measured = _counted(_documents(shop, wanted, annotator.fields, known), bar)
             spans = annotate.collect(annotator, measured, wanted.labels)
             annotate.write(spans, run.path, wanted.name)
+        if strange := annotator.strangers(known):
+            log.warning(
+                "annotation %s: it has spans of %s that no text measured is called, and they are left out: %s",
+                wanted.name,
+                "1 document" if len(strange) == 1 else f"{len(strange):,} documents",
+                ", ".join(map(repr, strange[:3])) + (" ..." if len(strange) > 3 else ""),
+            )
         run.note(annotations={**before, wanted.name: made})
         run.undo("estimate", "bracket", "report")
+
+
+def _documents(
+    shop: Workshop, wanted: config.Annotation, fields: Sequence[str], known: set[str]
+) -> Iterator[tuple[Document, dict[str, Any]]]:
+    """The documents to be annotated, with their records; the ids of all there are become ``known``."""
+    for document, record in corpora.read_with_record(shop.study.text.measure, fields):
+        known.add(document.doc_id)
+        if document.doc_id in shop.windows.texts and (wanted.domains is None or document.domain in wanted.domains):
+            yield document, record
 
 
 def _refuse_strange_domains(shop: Workshop) -> None:

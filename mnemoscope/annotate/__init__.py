@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -83,6 +83,10 @@ class Annotator(ABC):
         Args:
             record: in a corpus of tokens, each field holds a list of the values in the document's records.
         """
+
+    def strangers(self, known: Set[str]) -> Sequence[str]:
+        """Documents that it has spans of and that are not among the ``known``, all ids of the study's texts."""
+        return ()
 
 
 def field_of(document: Document, record: Mapping[str, Any], field: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,9 @@ class FileSpans(Annotator):
                     line=line,
                 )
         return found
+
+    def strangers(self, known: Set[str]) -> Sequence[str]:
+        return [doc_id for doc_id in self._by_document if doc_id not in known]
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Span]]:

@@ -82,7 +82,9 @@ def test_estimates_by_class(study: config.Study, tmp_path: Path) -> None:
     assert {p.name: p.stat().st_mtime_ns for p in (run.path / "annotations").iterdir()} == made
 
 
-def test_what_is_asked_of_a_run_may_change_and_nothing_is_measured_again(study: config.Study, tmp_path: Path) -> None:
+def test_what_is_asked_of_a_run_may_change_and_nothing_is_measured_again(
+    study: config.Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another [[effects]], other labels and a mended file of spans: the decoded windows stay, what follows is anew."""
     spans = tmp_path / "spans.jsonl"
     spans.write_text(
@@ -99,6 +101,7 @@ def test_what_is_asked_of_a_run_may_change_and_nothing_is_measured_again(study: 
 
     groups, decoded = again()
     assert "NUM" in groups
+    assert "left out" not in caplog.text
     assert not (tmp_path / "run" / "effects.parquet").exists()
 
     values["annotations"][0]["labels"] = {"NUM": "FIGURE", "PUNCT": ""}
@@ -110,9 +113,14 @@ def test_what_is_asked_of_a_run_may_change_and_nothing_is_measured_again(study: 
     effects = tmp_path / "run" / "effects.parquet"
     assert set(pl.read_parquet(effects)["group"]) == {"NAME"}
 
-    spans.write_text(spans.read_text().replace("NAME", "PERSON"))
+    lines = spans.read_text().replace("NAME", "PERSON").splitlines(keepends=True)
+    spans.write_text("".join([*lines, lines[0].replace('"doc_id": "0"', '"doc_id": "nowhere"')]))
     assert again()[1] == decoded
     assert set(pl.read_parquet(effects)["group"]) == {"PERSON"}
+    assert (
+        "annotation mine: it has spans of 1 document that no text measured is called, and they are left out: 'now"
+        in (caplog.text)
+    )
 
 
 @pytest.mark.parametrize("bos", [None, 0])
