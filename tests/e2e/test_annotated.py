@@ -117,10 +117,8 @@ def test_what_is_asked_of_a_run_may_change_and_nothing_is_measured_again(
     spans.write_text("".join([*lines, lines[0].replace('"doc_id": "0"', '"doc_id": "nowhere"')]))
     assert again()[1] == decoded
     assert set(pl.read_parquet(effects)["group"]) == {"PERSON"}
-    assert (
-        "annotation mine: it has spans of 1 document that no text measured is called, and they are left out: 'now"
-        in (caplog.text)
-    )
+    assert "annotation mine: it has spans of 1 document that no text measured is called" in caplog.text
+    assert "left out: 'nowhere'" in caplog.text
 
 
 @pytest.mark.parametrize("bos", [None, 0])
