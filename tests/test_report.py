@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -417,6 +418,20 @@ def test_differences_by_place_are_shown_at_every_length(tmp_path: Path) -> None:
         assert [s.label for s in panel.series] == ["as it is", "with domain held", "with surprisal held"]
         assert len({s.colour for s in panel.series}) == 3
     assert chart.caption.startswith("Each group less one;")
+
+
+def test_differences_that_are_not_known_are_not_drawn(tmp_path: Path) -> None:
+    """At one length, and at all; and where nothing was measured under the real memory."""
+    study = Study.model_validate(
+        {**make_run(tmp_path).model_dump(), "effects": [{"by": "domain", "metrics": ["nats"]}]}
+    )
+    effects.effects(tmp_path, study)
+    found = pl.read_parquet(tmp_path / "effects.parquet")
+    unknown = pl.when(pl.col("length") == 16, pl.col("kind") == "plain").then(math.nan).otherwise("value")
+    (chart,) = groups.of_effects(found.with_columns(value=unknown))
+    assert chart.tabs == ["64 tokens"]
+    assert groups.of_effects(found.with_columns(value=math.nan)) == []
+    assert groups.of_effects(found.with_columns(condition=pl.lit("none"))) == []
 
 
 def test_a_point_without_a_bar_says_why(tmp_path: Path) -> None:

@@ -234,10 +234,12 @@ def of_effects(effects: pl.DataFrame) -> list[Chart]:
     charts = []
     for by in map(str, dict.fromkeys(effects["by"])):
         rows = effects.filter(by=by, condition="memory").filter(pl.col("kind").is_in(["plain", "adjusted", "paper"]))
-        decoder = rows["decoder"].first()
-        rows = rows.filter(pl.col("decoder") == decoder, pl.col("value").is_not_nan())
+        rows = rows.filter(pl.col("decoder") == pl.col("decoder").first(), pl.col("value").is_not_nan())
         bases = _bases(rows)
-        shown = rows.filter(pl.col("base") == pl.col("length").replace_strict(bases, return_dtype=pl.String))
+        shown = rows.join(bases, on=bases.columns, how="semi", maintain_order="left")
+        if shown.is_empty():
+            continue
+        base_of = dict(bases.rows())
         held = list(dict.fromkeys(shown.filter(kind="adjusted")["controls"]))
         lines = {("plain", ""): "as it is"}
         lines |= {("adjusted", h): "controls held constant" if len(held) == 1 else f"with {h} held" for h in held}
@@ -252,13 +254,13 @@ def of_effects(effects: pl.DataFrame) -> list[Chart]:
                 some = cell.filter(kind=kind, controls=controls).sort("value", "group")
                 if some.height:
                     found.append(series(some, label, colour[kind, controls], some["group"].to_list()))
-            title = f"{words.name(metric)}, less that of {bases[cell['length'][0]]}"
+            title = f"{words.name(metric)}, less that of {base_of[cell['length'][0]]}"
             panels.append(Panel(title, metric, cell["unit"][0], found, length))
         charts.append(
             Chart(
                 "effects-" + by,
                 f"Differences by {by.replace('_', ' ')}",
-                _of_differences(shown, list(bases.values()), held, effects["decoder"].unique().len() > 1),
+                _of_differences(shown, list(base_of.values()), held, effects["decoder"].unique().len() > 1),
                 "dots",
                 "",
                 panels,
@@ -267,14 +269,14 @@ def of_effects(effects: pl.DataFrame) -> list[Chart]:
                 + (", as published by words taken for independent" if "paper" in shown["kind"] else ""),
             )
         )
-    return [c for c in charts if c.panels]
+    return charts
 
 
-def _bases(rows: pl.DataFrame) -> dict[int, str]:
-    """Length -> the group that the others are compared with there: the one that most plain rows have, which each kind
-    of difference has too.  Of places in the window every length has its own."""
+def _bases(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of each ``length`` the ``base`` that the others are compared with there: the one that most plain rows have, which
+    each kind of difference has too.  Of places in the window every length has its own."""
     plain = rows.filter(kind="plain").group_by("length", "base").len().sort("length", "len", "base")
-    return dict(plain.group_by("length", maintain_order=True).agg(pl.col("base").last()).rows())
+    return plain.group_by("length", maintain_order=True).agg(pl.col("base").last())
 
 
 def _of_differences(shown: pl.DataFrame, bases: list[str], held: list[str], several: bool) -> str:
