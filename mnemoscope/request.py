@@ -30,15 +30,21 @@ class Trained(NamedTuple):
 
     def require(self, lengths: Sequence[int]) -> None:
         """Raises ConfigError where windows are shorter or longer than all that the decoders have learnt to read."""
-        least, most = min(self.lengths), max(self.lengths)
-        beyond = [length for length in lengths if not least <= length <= most]
-        if beyond:
+        if unlearnt := beyond(self.lengths, lengths):
             raise ConfigError(
-                f"this decoder was trained on windows of {least} to {most} tokens: what is missing after {beyond[-1]} "
-                "may be lost to it alone",
+                f"this decoder {unlearnt}",
                 remedy="Ask for such lengths, or train a decoder on others",
                 file=self.folder,
             )
+
+
+def beyond(learnt: Sequence[int], lengths: Sequence[int]) -> str:
+    """What to say of a decoder where windows are shorter or longer than all that it has learnt to read; else empty."""
+    least, most = min(learnt), max(learnt)
+    others = ", ".join(str(length) for length in lengths if not least <= length <= most)
+    if not others:
+        return ""
+    return f"was trained on windows of {least} to {most} tokens: what is missing after {others} may be lost to it alone"
 
 
 def trained(model: str, given: Path | None) -> Trained | None:

@@ -25,6 +25,7 @@ from safetensors.torch import load_model
 from mnemoscope import config, plugins, zoo
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.errors import ConfigError, ModelError
+from mnemoscope.request import beyond
 from mnemoscope.rundir import file_name, write_atomically
 from mnemoscope.train.plan import Plan, fixed, growing
 
@@ -203,12 +204,9 @@ def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: confi
             remedy="Name the encoder that they were trained for, or train new ones",
             file=about,
         )
-    learnt, lengths = found["lengths"], lengths_of(decoder, study)
-    if beyond := [n for n in lengths if not min(learnt) <= n <= max(learnt)]:
-        log.warning(
-            "decoder %s was trained on windows of %d to %d tokens: what is missing after %s may be lost to it alone",
-            decoder.name, min(learnt), max(learnt), ", ".join(map(str, beyond)),
-        )  # fmt: skip
+    lengths = lengths_of(decoder, study)
+    if unlearnt := beyond(found["lengths"], lengths):
+        log.warning("decoder %s %s", decoder.name, unlearnt)
     for seed in decoder.seeds:
         for condition in decoder.conditions:
             for length in lengths:
