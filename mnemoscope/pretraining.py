@@ -79,6 +79,7 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
             nats: Tensor = module(ids)
             return nats
 
+        before = _ceiling(acc)
         with (
             talk.task("pretraining", plan.tokens, "tokens") as bar,
             tracked(acc, study.compute.track, run.path / "tracking", "encoder") as log,
@@ -110,7 +111,7 @@ def pretrain(study: config.Study, out: str | Path, progress: Progress | None = N
                 "held_out_nats_per_token": nats,
                 "held_out_tokens": count,
                 "seconds": curve[-1]["seconds"],
-                **_speed(adapter.model, curve[-1]["tokens"] / curve[-1]["seconds"], acc),
+                **_speed(adapter.model, curve[-1]["tokens"] / curve[-1]["seconds"], before, acc),
                 "device": device_name(acc),
             }
             write_atomically(run.path / "pretrained.json", json.dumps(facts, indent=1))
@@ -134,10 +135,15 @@ def _save(model: Any, tokenizer: Any, target: Path) -> None:
     os.replace(unfinished, target)
 
 
-def _speed(model: nn.Module, tokens_per_second: float, acc: Accelerator) -> dict[str, float]:
-    """Tokens a second of all processes together, and what share of their devices' matrix products that is."""
+def _ceiling(acc: Accelerator) -> float:
+    return matmul_ceiling(acc.device, torch.bfloat16 if acc.mixed_precision == "bf16" else torch.float32)
+
+
+def _speed(model: nn.Module, tokens_per_second: float, before: float, acc: Accelerator) -> dict[str, float]:
+    """Tokens a second of all processes together, and what share of their devices' matrix products that is; of the
+    ceilings before and after the training the higher one, since others may use the device at either time."""
     per_token = flops_per_token(model)
-    ceiling = matmul_ceiling(acc.device, torch.bfloat16 if acc.mixed_precision == "bf16" else torch.float32)
+    ceiling = max(before, _ceiling(acc))
     speed = {"tokens_per_second": tokens_per_second, "flops_per_token": per_token}
     if math.isnan(ceiling):
         return speed

@@ -121,6 +121,14 @@ def test_the_ceiling_is_a_products(monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(times, None) is None
 
 
+def test_the_ceiling_is_that_of_the_quieter_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # before and after the training; the second while another program multiplied
+    ceilings = iter([8e12, 2e12])
+    monkeypatch.setattr(pretraining, "matmul_ceiling", lambda *_: next(ceilings))
+    pretraining.pretrain(study(tmp_path), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "pretrained.json").read_text())["device_flops"] == 8e12
+
+
 def test_what_was_not_measured_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: object) -> float:
         raise torch.OutOfMemoryError
