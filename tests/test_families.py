@@ -17,7 +17,7 @@ from toy_memory import InTwo, LastK, Toy
 from mnemoscope import plugins
 from mnemoscope.codec.decoder import Decoder, encode
 from mnemoscope.codec.families._units import Units, made_up
-from mnemoscope.codec.families.bridged import Bridged, BridgedOptions
+from mnemoscope.codec.families.bridged import Bridge, Bridged, BridgedOptions
 from mnemoscope.codec.families.native import Native
 from mnemoscope.codec.families.reader import Reader, ReaderOptions
 from mnemoscope.codec.generate import Writer
@@ -89,13 +89,45 @@ def test_any_layer_may_be_read_by_any_other() -> None:
         assert moved[:, 5].abs().min() > 0, name
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_bridge_is_its_formula(own: bool) -> None:
+    """As it stands at the top of its file, one part and one sum at a time; a Mamba's memory to a Mamba-2's too."""
+    model, made = tiny.adapter("mamba", torch.float64), tiny.adapter("mamba" if own else "mamba2", torch.float64)
+    bridge, memory = Bridge(model, made, 3, own, 0).double(), encode(model, IDS)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in bridge.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        found = bridge(memory)
+    units = bridge.read
+    z = {
+        name: (i, p, (memory[name].flatten(2) - units.get_buffer(f"mean_{i}")[p]) / units.deviation(i)[p])
+        for i, kind in enumerate(units.kinds)
+        for p, name in enumerate(kind.parts)
+    }
+    with torch.no_grad():
+        for j, kind in enumerate(bridge.made.kinds):
+            for q, name in enumerate(kind.parts):
+                low: Tensor | float = 0.0
+                added: Tensor | float = 0.0
+                for i, p, numbers in z.values():
+                    code = bridge.down[f"{i}"][p] @ numbers @ bridge.columns[f"{j}_{i}"]
+                    low = low + bridge.mix[f"{j}_{i}"][q, p] * code
+                    if f"{j}_{i}" in bridge.channels:
+                        added = added + bridge.channels[f"{j}_{i}"][q, p].unsqueeze(1) * numbers
+                added = added + bridge.up[f"{j}"][q] @ low + bridge.offset[f"{j}"][q]
+                expected = (bridge.made.deviation(j)[q] * added).unflatten(2, kind.shape[1:])
+                expected = expected + memory[name] if own else expected
+                assert torch.allclose(found[name], expected, rtol=1e-10, atol=1e-12), name
+
+
 def test_units_are_those_of_what_the_model_writes() -> None:
     """In these its own texts have mean 0 and deviation 1; a number that never changes is only moved."""
     model = tiny.adapter("mamba")
     units = Units(model, 7)
     for numbers in units(made_up(model, torch.Generator().manual_seed(7))):
-        assert numbers.mean(0).abs().max() < 1e-3
-        assert torch.allclose(numbers.std(0), torch.ones(()), atol=1e-3)
+        assert numbers.mean(2).abs().max() < 1e-3
+        assert torch.allclose(numbers.std(2), torch.ones(()), atol=1e-3)
     toy = InTwo(37, 0, 36)
     assert all(numbers.isfinite().all() for numbers in Units(toy, 7)(encode(toy, IDS)))
 

@@ -53,7 +53,7 @@ class Kind:
         whole = torch.stack([memory[name] for name in self.parts], 1)
         return whole.view(len(whole), *self.numbers)
 
-    def parted(self, whole: Tensor) -> dict[str, Tensor]:
-        """The parts of :meth:`stacked`, by name."""
-        shaped = whole.reshape(len(whole), len(self.parts), *self.shape)
-        return dict(zip(self.parts, shaped.unbind(1), strict=True))
+    def by_channels(self, memory: Memory) -> Tensor:
+        """[P, C, B, N], a copy."""
+        shape = memory.batch, self.channels, self.columns
+        return torch.stack([memory[name].reshape(shape).transpose(0, 1) for name in self.parts])

@@ -46,11 +46,13 @@ class Units(nn.Module):
         return found
 
     def forward(self, memory: Memory) -> list[Tensor]:
-        """Each kind of a memory in standard units [B, P, C, N]."""
-        return [
-            (kind.stacked(memory) - getattr(self, f"mean_{number}")) / self.deviation(number)
-            for number, kind in enumerate(self.kinds)
-        ]
+        """Each kind of a memory in standard units [P, C, B, N]: a map of channels is then one product of matrices for
+        each part."""
+        found = []
+        for number, kind in enumerate(self.kinds):
+            mean, deviation = getattr(self, f"mean_{number}"), self.deviation(number)
+            found.append(kind.by_channels(memory).sub_(mean.unsqueeze(2)).div_(deviation.unsqueeze(2)))
+        return found
 
 
 @torch.no_grad()

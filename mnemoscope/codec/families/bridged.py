@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mnemoscope.codec.families import native
+from mnemoscope.codec.families._kinds import Kind
 from mnemoscope.codec.families._units import Units
 from mnemoscope.config.sections import PositiveInt
 from mnemoscope.errors import ModelError
@@ -96,18 +97,33 @@ class Bridge(nn.Module):
             return self._map(memory.map(lambda part: part.to(exact.dtype)))
 
     def _map(self, memory: Memory) -> Memory:
-        read = self.read(memory)
-        codes = [torch.einsum("prc,bpcn->bprn", self.down[f"{i}"], z) for i, z in enumerate(read)]
+        read, windows = self.read(memory), memory.batch
+        # [P, r, B N]
+        codes = [torch.bmm(self.down[f"{i}"], z.flatten(2)) for i, z in enumerate(read)]
         parts: dict[str, Tensor] = {}
         for j, target in enumerate(self.made.kinds):
-            y = self.offset[f"{j}"]
-            for i, (z, code) in enumerate(zip(read, codes, strict=True)):
-                mixed = torch.einsum("jp,bprn->bjrn", self.mix[f"{j}_{i}"], code) @ self.columns[f"{j}_{i}"]
-                y = y + torch.einsum("jcr,bjrm->bjcm", self.up[f"{j}"], mixed)
+            p, c, n = target.numbers
+            mixed = sum(
+                (self.mix[f"{j}_{i}"] @ code.flatten(1)).view(-1, kind.columns) @ self.columns[f"{j}_{i}"]
+                for i, (kind, code) in enumerate(zip(self.read.kinds, codes, strict=True))
+            )
+            offset = self.offset[f"{j}"].unsqueeze(2).expand(p, c, windows, n).flatten(2)
+            y = torch.baddbmm(offset, self.up[f"{j}"], mixed.view(p, -1, windows * n))
+            for i, z in enumerate(read):
                 if f"{j}_{i}" in self.channels:
-                    y = y + torch.einsum("jpc,bpcn->bjcn", self.channels[f"{j}_{i}"], z)
-            parts |= target.parted(y * self.made.deviation(j))
-        return Memory({name: memory[name] + part if self.own else part for name, part in parts.items()})
+                    # channel by channel
+                    map_, z = self.channels[f"{j}_{i}"].permute(2, 0, 1), z.flatten(2).transpose(0, 1)
+                    y = torch.baddbmm(y.transpose(0, 1), map_, z).transpose(0, 1)
+            parts |= self._given(j, target, y.unflatten(2, (windows, n)), memory)
+        return Memory(parts)
+
+    def _given(self, j: int, kind: Kind, y: Tensor, memory: Memory) -> dict[str, Tensor]:
+        """The parts of a kind from what is added to them, y [P, C, B, N] in standard units."""
+        found = {}
+        for name, added, deviation in zip(kind.parts, y.transpose(1, 2), self.made.deviation(j), strict=True):
+            own = memory[name].reshape(added.shape) if self.own else torch.zeros_like(added)
+            found[name] = torch.addcmul(own, added, deviation).reshape(memory.batch, *kind.shape)
+        return found
 
 
 def _zeros(*shape: int) -> nn.Parameter:

@@ -65,7 +65,7 @@ class Slots(nn.Module):
 
     def forward(self, memory: Memory) -> Tensor:
         rows = [
-            (torch.einsum("pdc,bpcn->bpnd", map_, numbers) + places).flatten(1, 2)
+            (torch.einsum("pdc,pcbn->bpnd", map_, numbers) + places).flatten(1, 2)
             for numbers, map_, places in zip(self.units(memory), self.maps, self.places, strict=True)
         ]
         return self.norm(torch.cat(rows, 1))
