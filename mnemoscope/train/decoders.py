@@ -29,6 +29,10 @@ from mnemoscope.train.plan import Plan, fixed, growing
 
 log = logging.getLogger(__name__)
 
+#: steps for each length below which a training has hardly begun: AdamW's mean of squared gradients looks back on as
+#: many, 1 / (1 - 0.95)
+STEPS = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -52,20 +56,57 @@ class Job:
     def weights(self, root: Path) -> Path:
         return root / self.decoder.name / f"{file_name(self.name)}.safetensors"
 
-    def plan(self, study_seed: int) -> Plan:
-        """Recipe ``fixed`` shares the decoder's tokens equally among its lengths: both recipes cost the same."""
+    @property
+    def steps(self) -> int:
+        """How many steps the decoder's tokens are enough for.  Recipe ``fixed`` shares them equally among its lengths:
+        both recipes cost the same."""
         d = self.decoder
         assert d.tokens is not None
+        assert d.batch_tokens is not None
+        return d.tokens // (1 if self.length is None else len(self.lengths)) // d.batch_tokens
+
+    def plan(self, study_seed: int) -> Plan:
+        """Raises: ConfigError: it would end before it has met each of its lengths, which it could then not read."""
+        d = self.decoder
         assert d.batch_tokens is not None
         assert d.optimiser is not None
         if self.length is None:
             assert d.growth is not None
             assert d.balance is not None
-            steps = max(1, d.tokens // d.batch_tokens)
-            lengths = growing(self.lengths, steps, d.growth, (study_seed, self.seed), d.shares)
-            return Plan(lengths, d.batch_tokens, d.optimiser, d.checkpoint_every, d.balance)
-        steps = max(1, d.tokens // len(self.lengths) // d.batch_tokens)
-        return Plan(fixed(self.length, steps), d.batch_tokens, d.optimiser, d.checkpoint_every)
+            lengths = growing(self.lengths, self.steps, d.growth, (study_seed, self.seed), d.shares)
+            plan = Plan(lengths, d.batch_tokens, d.optimiser, d.checkpoint_every, d.balance)
+        else:
+            plan = Plan(fixed(self.length, self.steps), d.batch_tokens, d.optimiser, d.checkpoint_every)
+        wanted = self.lengths if self.length is None else (self.length,)
+        if never := sorted(set(wanted) - set(plan.lengths.tolist())):
+            named = ", ".join(map(str, never))
+            raise ConfigError(
+                f"{self._told}, and never on windows of {named} tokens", remedy=f"{self._more}; or leave out lengths"
+            )
+        return plan
+
+    @property
+    def caution(self) -> str:
+        """What to say of a training of hardly any steps; else empty."""
+        if self.steps >= STEPS * (len(self.lengths) if self.length is None else 1):
+            return ""
+        return (
+            f"{self._told}: hardly a beginning, and what it does not recover tells nothing of the memory. {self._more}"
+        )
+
+    @property
+    def _told(self) -> str:
+        d = self.decoder
+        steps = "1 step" if self.steps == 1 else f"{self.steps:,} steps"
+        each = "" if self.length is None else " for each length"
+        return f"decoder {d.name!r} would be trained for {steps} of {d.batch_tokens:,} tokens{each}"
+
+    @property
+    def _more(self) -> str:
+        d = self.decoder
+        assert d.batch_tokens is not None
+        least = STEPS * len(self.lengths) * d.batch_tokens
+        return f"Raise its tokens from {d.tokens:,} to {least:,} at least ({STEPS} steps a length), better to millions"
 
 
 def lengths_of(decoder: config.Decoder, study: config.Study) -> tuple[int, ...]:
