@@ -14,7 +14,7 @@ from mnemoscope import config, plugins, zoo
 from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.trained import beyond, file_of, read
 
-#: of a decoder that is trained here; the run's study.toml has them, to be changed there
+#: in a step of a decoder that is trained here, at least; the run's study.toml has them, to be changed there
 BATCH_TOKENS = 2048
 #: classes that the page compares if nothing is asked for: found by rules, in any text
 KINDS = ("names", "numbers")
