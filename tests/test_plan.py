@@ -50,7 +50,11 @@ def _training(recipe: str, tokens: int, lengths: tuple[int, ...] = (4, 8)) -> Jo
     ("recipe", "tokens", "told"),
     [
         ("growing", 15, r"'d' would be trained for 0 steps of 16 tokens, and never on windows of 4, 8 tokens"),
-        ("growing", 31, r"for 1 step of 16 tokens, and never on windows of 4 tokens\. Raise its tokens from 31 to 640 at"),
+        (
+            "growing",
+            31,
+            r"for 1 step of 16 tokens, and never on windows of 4 tokens\. Raise its tokens from 31 to",
+        ),
         ("fixed", 31, r"for 0 steps of 16 tokens for each length, and never on windows of 8 tokens.*to 640 at least"),
     ],
 )
