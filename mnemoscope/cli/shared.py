@@ -133,6 +133,19 @@ def strengths(noise: str) -> tuple[float, ...]:
         ) from None
 
 
+def percent(value: float, low: float, high: float) -> str:
+    """A fraction and its interval in a table of percent: 2.5 (0.8-6.1); a dash where there is no interval."""
+    from mnemoscope.report import words
+
+    shown = [words.number(x, "fraction").removesuffix(words.PERCENT) for x in (value, low, high)]
+    return f"{shown[0]} ({shown[1]}-{shown[2]})" if low == low else f"{shown[0]} (–)"
+
+
+def intervals(confidence: float) -> str:
+    """What to say below such a table."""
+    return f"in brackets: {100 * confidence:g} % intervals over documents; –: none"
+
+
 def done(folder: Path) -> None:
     """Says where the page is."""
     out.print(Text.assemble((f"{folder / 'report.html'}", "bold"), "  open it in a browser"), soft_wrap=True)
