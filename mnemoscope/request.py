@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from mnemoscope import config, plugins, zoo
 from mnemoscope.errors import ConfigError, ModelError
+from mnemoscope.memory.source import find
 from mnemoscope.trained import beyond, file_of, read
 
 #: in a step of a decoder that is trained here, at least; the run's study.toml has them, to be changed there
@@ -43,9 +44,10 @@ def trained(model: str, given: Path | None) -> Trained | None:
     None if there are none.
 
     Raises:
-        ModelError: no decoders in the folder, several, or damaged ones.
+        ModelError: no decoders in the folder, several, or damaged ones; or no such model.
     """
     if given is None:
+        find(model)
         folder, weights = zoo.folder() / model / "decoders", model
         if not file_of(folder).exists():
             return None

@@ -20,6 +20,7 @@ from mnemoscope.cli.shared import (
     TokensPerLength,
     done,
     intervals,
+    loading,
     out,
     percent,
     strengths,
@@ -87,6 +88,7 @@ def bracket(
 
     Writes bracket.parquet, the tables of a run, and the page.
     """
+    loading([*(text or ()), *(train or ())])
     from mnemoscope import bracket, certificate
     from mnemoscope.bracket import request
     from mnemoscope.errors import ConfigError

@@ -23,7 +23,7 @@ _MOST = 20
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_A RUN_B...", help="run folders, the base first", show_default=False),
+        typer.Argument(metavar="RUN_A RUN_B", help="run folders, the base first", show_default=False),
     ],
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="folder to write to", show_default=False)],
     decoder: Annotated[

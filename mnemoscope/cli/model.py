@@ -23,6 +23,7 @@ from mnemoscope.cli.shared import (
     TokensPerLength,
     Track,
     intervals,
+    loading,
     out,
     percent,
     strengths,
@@ -39,6 +40,7 @@ def inspect(
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
 ) -> None:
     """What a model's memory is made of, and whether it carries what was read (exit code 0 only if it does)."""
+    loading()
     from mnemoscope.memory import continuity, describe
     from mnemoscope.memory.load import load
 
@@ -87,6 +89,7 @@ def certify(
     told from its alternatives in a memory with noise.  Forward passes only; writes certificate/, estimates.parquet and
     horizons.parquet.
     """
+    loading(text)
     from mnemoscope import certificate
     from mnemoscope.certificate import request
 
