@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import mnemoscope
 from mnemoscope import cli, config, zoo
 from mnemoscope.errors import ConfigError, ModelError, TextError
 from mnemoscope.request import Measure
@@ -110,7 +111,9 @@ def test_a_bad_option_is_refused_before_anything_is_written(texts: Path) -> None
 
 
 def test_a_text_that_is_not_there_is_refused_before_long_imports(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mnemoscope.pipeline", None)  # an ImportError
+    # an ImportError, though another test may have imported it
+    monkeypatch.setitem(sys.modules, "mnemoscope.pipeline", None)
+    monkeypatch.delattr(mnemoscope, "pipeline", raising=False)
     done = CliRunner().invoke(cli.app, ["measure", "mamba-nano", "b.txt", "--out", "page", "--lengths", "4"])
     assert isinstance(done.exception, TextError), done.exception
     assert "holds no 'b.txt'. Did you mean" in str(done.exception)
