@@ -39,6 +39,8 @@ def annotate_windows(shop: Workshop) -> None:
             measured = _counted(_documents(shop, wanted, annotator.fields, known), bar)
             spans = annotate.collect(annotator, measured, wanted.labels)
             annotate.write(spans, run.path, wanted.name)
+        if spans.is_empty():
+            shop.progress.say(f"annotation {wanted.name}: there is none in these texts, and nothing is told of it")
         if strange := annotator.strangers(known):
             log.warning(
                 "annotation %s: it has spans of %s that no text measured is called, and they are left out: %s",

@@ -65,8 +65,11 @@ def prepare(shop: Workshop) -> None:
         tried = {decoder.name: _try(shop, decoder) for decoder in study.decoders if decoder.of is None}
         origins = {name: origin for name, (_, origin) in tried.items() if origin}
         run.require_same("origins", origins)
-        for job in decoders.jobs(study):
+        todo = [job for job in decoders.jobs(study) if not job.weights(run.checkpoints).exists()]
+        for job in todo:
             job.plan(study.seed).require_shares(shop.accelerator.num_processes)
+        for caution in dict.fromkeys(job.caution for job in todo if job.caution):
+            shop.progress.say(caution)
         accounts = [asdict(a) for a in shop.windows.accounts.values()]
         nested = shop.windows_config.nested
         for a in accounts[-1:] if nested else accounts:
@@ -146,7 +149,8 @@ def train(shop: Workshop, only: Sequence[str] = ()) -> None:
                 run.path / "cache",
                 lambda n, t: bar.at(0, f"{n:,} documents, {t:,} tokens"),
             )
-        for length in sorted({length for job in mine for length in job.plan(study.seed).lengths.tolist()}):
+        untrained = [job for job in mine if not job.weights(run.checkpoints).exists()]
+        for length in sorted({length for job in untrained for length in job.plan(study.seed).lengths.tolist()}):
             store.sample(np.random.default_rng(0), length, 1)  # a length that no document has is refused here
         for job in mine:
             if not job.weights(run.checkpoints).exists():

@@ -3,7 +3,6 @@ trained."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,10 @@ from pydantic import ValidationError
 
 from mnemoscope import config, plugins, zoo
 from mnemoscope.errors import ConfigError, ModelError
+from mnemoscope.memory.source import find
+from mnemoscope.trained import beyond, file_of, read
 
-#: of a decoder that is trained here; the run's study.toml has them, to be changed there
+#: in a step of a decoder that is trained here, at least; the run's study.toml has them, to be changed there
 BATCH_TOKENS = 2048
 #: classes that the page compares if nothing is asked for: found by rules, in any text
 KINDS = ("names", "numbers")
@@ -38,28 +39,20 @@ class Trained(NamedTuple):
             )
 
 
-def beyond(learnt: Sequence[int], lengths: Sequence[int]) -> str:
-    """What to say of a decoder where windows are shorter or longer than all that it has learnt to read; else empty."""
-    least, most = min(learnt), max(learnt)
-    others = ", ".join(str(length) for length in lengths if not least <= length <= most)
-    if not others:
-        return ""
-    return f"was trained on windows of {least} to {most} tokens: what is missing after {others} may be lost to it alone"
-
-
 def trained(model: str, given: Path | None) -> Trained | None:
     """The decoders in a folder, or in the one run that it holds; if none is given, those shipped with the model, or
     None if there are none.
 
     Raises:
-        ModelError: no decoders in the folder, several, or damaged ones.
+        ModelError: no decoders in the folder, several, or damaged ones; or no such model.
     """
     if given is None:
+        find(model)
         folder, weights = zoo.folder() / model / "decoders", model
-        if not (folder / "decoder.json").exists():
+        if not file_of(folder).exists():
             return None
     else:
-        places = [p.parent for pattern in ("", "*/", "checkpoints/*/") for p in given.glob(f"{pattern}decoder.json")]
+        places = [f for f in (given, *given.glob("*"), *given.glob("checkpoints/*")) if file_of(f).exists()]
         if len(places) != 1:
             held = f"several: {', '.join(map(str, sorted(places)))}" if places else "none"
             raise ModelError(
@@ -68,14 +61,8 @@ def trained(model: str, given: Path | None) -> Trained | None:
                 file=given,
             )
         folder, weights = places[0], str(places[0].absolute())
-    file = folder / "decoder.json"
-    try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not (about["lengths"] and about["seeds"]):
-            raise ValueError("no lengths or seeds")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"damaged ({error})", remedy="Train these decoders anew", file=file) from None
-    return Trained(folder, weights, about["lengths"], about["seeds"])
+    about = read(folder)
+    return Trained(folder, weights, about.lengths, about.seeds)
 
 
 def whole_numbers(given: str, option: str, example: str) -> list[int]:

@@ -149,6 +149,16 @@ def test_a_bad_record_is_refused(record, problem):
         collect(plugins.load("annotation", "fields")("spans"), [(document(), record)])
 
 
+def test_a_text_may_hold_nothing_that_a_rule_finds():
+    """Labels that leave out all that there is are refused all the same."""
+    numbers = plugins.load("annotation", "numbers")("")
+    found = collect(numbers, [(document(), {})])
+    assert found.is_empty()
+    assert project(found, SOME).to_list() == [None] * len(SOME)
+    with pytest.raises(TextError, match="no document has a span"):
+        collect(numbers, [(document("a", "7 dwarfs"), {})], {"1 digit": ""})
+
+
 LINES = [
     {"doc_id": "a", "char_start": 0, "char_end": 12, "label": "PERSON"},
     {"doc_id": "b", "char_start": 22, "char_end": 27, "label": "PLACE"},

@@ -311,7 +311,7 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "--tokens-per-length",
         24,
         "--tokens",
-        320,
+        12288,
         "--learning-rate",
         3e-3,
     ]
@@ -332,6 +332,7 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
     arguments += ["--per-doubling", 1, "--noise", "0.1", "--out", tmp_path / "run"]
     done = invoke(*arguments)
     assert done.exit_code == 0, done.output
+    assert "for 6 steps of 2,048 tokens: hardly a beginning" in done.output
     assert "floor: certainly lost" in done.output
     found = pl.read_parquet(tmp_path / "run" / "bracket.parquet")
     assert found.columns == [c.name for c in schema.BRACKET]

@@ -26,6 +26,7 @@ from mnemoscope import certificate, cli, schema
 from mnemoscope.certificate import request, storage, windows
 from mnemoscope.certificate.storage import PRECISIONS
 from mnemoscope.certificate.windows import choose, compare, judge, propose, strata
+from mnemoscope.cli.model import _show as show
 from mnemoscope.errors import ConfigError, ModelError, RunError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory
@@ -410,8 +411,10 @@ def test_where_memory_runs_out_less_is_read_at_once(
     tables = [pl.read_parquet(run.path / "certificate" / "*.parquet") for run in (whole, parts)]
     assert tables[0].equals(tables[1])
     assert min(asked) > room / 2
-    # of each length once
-    assert asked.count(max(asked)) == len(list(parts.path.glob("certificate/*.parquet")))
+    # what fits at one length is where the next begins
+    assert len(list(parts.path.glob("certificate/*.parquet"))) == 2
+    assert asked == sorted(asked, reverse=True)
+    assert asked.count(max(asked)) == 1
     assert "out of memory: about 256 tokens are now read at once" in caplog.text
     room = 0
     with pytest.raises(RunError, match="does not hold a window of 6 tokens"):
@@ -440,3 +443,28 @@ def test_command(tmp_path: Path, study: Any) -> None:
     assert done.exit_code == 0, done.output
     assert (tmp_path / "run" / "horizons.parquet").exists()
     assert "half from" in done.output
+
+
+def test_what_is_lost_is_shown_with_its_interval_and_n(capsys: pytest.CaptureFixture[str]) -> None:
+    key = {"run": "r", "model": "m", "length": 64}
+    of = key | {"metric": "certainly_lost", "by": "all", "confidence": 0.9, "n_tokens": 1200}
+    estimates = [
+        of | {"condition": "fp32", "value": 0.25, "low": 0.125, "high": 0.5, "n_documents": 7},
+        of | {"condition": "fp8", "value": 0.75, "low": math.nan, "high": math.nan, "n_documents": 1},
+        of | {"condition": "fp32", "value": 0.9, "low": 0.9, "high": 0.9, "n_documents": 9, "by": "distance"},
+        of
+        | {"condition": "noise:1", "value": 0.9, "low": 0.9, "high": 0.9, "n_documents": 9, "metric": "lost_to_noise"},
+    ]
+    edges = [("fp32", 5, 2048), ("fp8", 1, None)]
+    horizons = [
+        key | {"precision": p, "first": first, "half": half, "n_tokens": 1200, "n_documents": 7}
+        for p, first, half in edges
+    ]
+    show(pl.DataFrame(estimates), pl.DataFrame(horizons))
+    said = capsys.readouterr().out
+    rows = [line.split() for line in said.splitlines() if line.strip().startswith("64")]
+    assert rows == [
+        ["64", "fp32", "25.0", "(12.5-50.0)", "5", "2,048", "1,200", "7"],
+        ["64", "fp8", "75.0", "(–)", "1", "never", "1,200", "1"],
+    ]
+    assert "90 % intervals over documents" in said

@@ -232,7 +232,12 @@ def test_exit_codes(tmp_path: Path) -> None:
     b = by_hand(tmp_path / "b", [3, 3, 3], [True] * 3)
     c = by_hand(tmp_path / "c", [4, 2, 2], [False] * 3)
     out = tmp_path / "out"
-    assert invoke(a, b, "--out", out)[0] == 0
+    code, said = invoke(a, b, "--out", out)
+    assert code == 0
+    # 50 % less 25 %, of three documents
+    assert [line.split() for line in said.splitlines() if " all " in line] == [
+        ["all", "1", "50.0", "%", "25.0", "%", "−25.0", "−25.0", "to", "−25.0", "3"]
+    ]
     assert (out / "compare.html").exists()
     assert pq.read_schema(out / "compare.parquet").equals(schema.arrow("compare"))
     code, said = invoke(a, b, "--out", out, "--fail-if-worse", 24)

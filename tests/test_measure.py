@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import mnemoscope
 from mnemoscope import cli, config, zoo
 from mnemoscope.errors import ConfigError, ModelError, TextError
 from mnemoscope.request import Measure
@@ -106,3 +108,21 @@ def test_a_bad_option_is_refused_before_anything_is_written(texts: Path) -> None
     done = CliRunner().invoke(cli.app, ["measure", "my-model", "a.txt", "--out", "page"])
     assert isinstance(done.exception, ConfigError)
     assert not Path("page").exists()
+
+
+def test_a_text_that_is_not_there_is_refused_before_long_imports(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # an ImportError, though another test may have imported it
+    monkeypatch.setitem(sys.modules, "mnemoscope.pipeline", None)
+    monkeypatch.delattr(mnemoscope, "pipeline", raising=False)
+    done = CliRunner().invoke(cli.app, ["measure", "mamba-nano", "b.txt", "--out", "page", "--lengths", "4"])
+    assert isinstance(done.exception, TextError), done.exception
+    assert "holds no 'b.txt'. Did you mean" in str(done.exception)
+    assert "loading" not in done.stderr
+    done = CliRunner().invoke(cli.app, ["measure", "mamba-nano", "a.txt", "--out", "page", "--lengths", "4"])
+    assert isinstance(done.exception, ImportError)
+    assert "loading the model" in done.stderr
+
+
+def test_nearly_the_name_of_an_embedded_model_is_not_looked_for_on_a_hub(texts: Path) -> None:
+    with pytest.raises(ModelError, match=r"no embedded model is called 'mambanano'\. Did you mean 'mamba-nano'\?"):
+        study(model="mambanano")

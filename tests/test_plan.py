@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mnemoscope import config
-from mnemoscope.errors import RunError
+from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.pipeline import _named
 from mnemoscope.rundir import RunDir
+from mnemoscope.train.decoders import Job
 from mnemoscope.train.plan import FLOOR, Plan, fixed, growing
 from mnemoscope.train.processes import accelerator
 from mnemoscope.train.step import Step
@@ -35,6 +36,42 @@ def test_lengths_grow_in_equal_spans() -> None:
 def test_shares_hold_once_all_lengths_are_in(shares: list[float] | None, expected: list[float]) -> None:
     lengths = growing(LADDER, 20000, 0.25, (1,), shares)[5000:]
     assert [(lengths == n).mean() for n in LADDER] == pytest.approx(expected, abs=0.02)
+
+
+def _training(recipe: str, tokens: int, lengths: tuple[int, ...] = (4, 8)) -> Job:
+    """Steps of 16 tokens."""
+    values = {"name": "d", "recipe": recipe, "seeds": [0], "conditions": ["memory"], "tokens": tokens}
+    values |= {"batch_tokens": 16, "optimiser": {"learning_rate": 1.0}}
+    length = lengths[-1] if recipe == "fixed" else None
+    return Job(config.Decoder.model_validate(values), 0, "memory", lengths, length)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tokens", "told"),
+    [
+        ("growing", 15, r"'d' would be trained for 0 steps of 16 tokens, and never on windows of 4, 8 tokens"),
+        (
+            "growing",
+            31,
+            r"for 1 step of 16 tokens, and never on windows of 4 tokens\. Raise its tokens from 31 to",
+        ),
+        ("fixed", 31, r"for 0 steps of 16 tokens for each length, and never on windows of 8 tokens.*to 640 at least"),
+    ],
+)
+def test_a_training_that_does_not_meet_its_lengths_is_refused(recipe: str, tokens: int, told: str) -> None:
+    """2 lengths * 20 steps * 16 tokens = 640."""
+    with pytest.raises(ConfigError, match=told):
+        _training(recipe, tokens).plan(0)
+
+
+@pytest.mark.parametrize("recipe", ["growing", "fixed"])
+def test_a_training_of_hardly_any_steps_is_said_to_be_one(recipe: str) -> None:
+    short, whole = _training(recipe, 639), _training(recipe, 640)
+    steps = {"growing": "39 steps of 16 tokens:", "fixed": "19 steps of 16 tokens for each length:"}[recipe]
+    assert f"{steps} hardly a beginning" in short.caution
+    assert "Raise its tokens from 639 to 640 at least (20 steps a length)" in short.caution
+    assert whole.caution == ""
+    assert short.plan(0).steps < whole.plan(0).steps == {"growing": 40, "fixed": 20}[recipe]
 
 
 class Scaled(nn.Module):

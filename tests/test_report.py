@@ -241,14 +241,24 @@ def test_the_browser_holds_the_tokens_of_the_tables(full: tuple[Path, Study, Pag
 
 
 def test_pieces_of_shared_characters_and_gaps() -> None:
-    """Three byte tokens of one character: the first shows it, the others their spelling; a gap goes to the later."""
-    assert browser.pieces("a €b", [5, 7, 7, 7, 8], [6, 8, 8, 8, 9], ["a", "â", "Ĥ", "¬", "b"]) == [
-        "a",
-        " €",
-        "‹Ĥ›",
-        "‹¬›",
-        "b",
-    ]
+    """Three byte tokens of one character: the first shows it, the others nothing, and they are one; a gap goes to the
+    later token."""
+    cut = browser.pieces("a €b", [5, 7, 7, 7, 8], [6, 8, 8, 8, 9])
+    assert cut == ["a", " €", "", "", "b"]
+    assert browser.wholes(cut) == [range(1), range(1, 4), range(4, 5)]
+    assert browser.wholes(["", "", "a"]) == [range(2), range(2, 3)]  # whatever comes first begins one
+
+
+def test_what_is_written_for_a_character_of_several_tokens_is_one_text() -> None:
+    """ö is the bytes c3 b6, spelt Ã and ¶; ü is c3 bc; of a character that is cut short U+FFFD is left."""
+    tokens = ["G", "Ã", "¶", "t"]
+    for written, shown in (
+        (tokens, [0, 0, 0, 0]),
+        (["g", "Ã", "¼", "t"], ["g", "ü", "", 0]),
+        (["G", "Ã", "", "t"], [0, "\ufffd", "", 0]),
+        (["G", "", "", "Ġ"], [0, "", "", " "]),
+    ):
+        assert browser._written({"token": tokens, "written": written}, ["G", "ö", "", "t"]) == shown
 
 
 def test_windows_are_capped_by_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

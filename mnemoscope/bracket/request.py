@@ -10,13 +10,13 @@ from typing import Any
 from mnemoscope import config, plugins
 from mnemoscope.certificate import request
 from mnemoscope.errors import ConfigError
-from mnemoscope.request import Trained, checked, trained
+from mnemoscope.request import BATCH_TOKENS, Trained, checked, trained
 
 #: as how a decoder's text is chosen, unless one says otherwise: the last lets the encoder itself be the judge
 SEARCHES = ("greedy", "beam:4", "reencode:4:16")
 #: points of a learning curve, and the first of them as a share of the training
 _POINTS, _FIRST = 8, 0.01
-#: tokens of a step, at most; and steps that there are to be at least
+#: tokens of a step, at most; and steps that there are to be at least, where steps of BATCH_TOKENS allow it
 _STEP, _STEPS = 32768, 500
 _NONE = (
     "Give a trained one (--decoder RUN/checkpoints/NAME), or have one trained here: --tokens N --learning-rate R "
@@ -124,7 +124,7 @@ class Request:
         evaluate = {"tokens": self.tokens_per_length, "times": _POINTS, "first": _FIRST}
         return {
             **{"name": family, "recipe": "growing", "family": family, "seeds": [self.seed], "tokens": tokens},
-            "batch_tokens": max(longest, min(_STEP, tokens // _STEPS)),
+            "batch_tokens": max(longest, BATCH_TOKENS, min(_STEP, tokens // _STEPS)),
             "optimiser": {"learning_rate": self.training.rate},
             "evaluate": evaluate,
         }

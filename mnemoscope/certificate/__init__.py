@@ -147,6 +147,7 @@ def _file(run: RunDir, length: int) -> Path:
 def _read_all(shop: Workshop, settings: Settings) -> None:
     """Writes certificate/, a file a length; those that are there stay."""
     run, windows = shop.run, shop.windows.windows
+    judging = _Judge(shop, settings)
     copies = unlike = 0
     with shop.progress.task("certifying", sum(map(len, windows.values())), "windows") as bar:
         done = 0
@@ -155,7 +156,7 @@ def _read_all(shop: Workshop, settings: Settings) -> None:
             target.parent.mkdir(exist_ok=True)
             if not target.exists():
                 with replacing(target) as part, pq.ParquetWriter(part, schema.arrow("certificate")) as file:
-                    for number, (table, verdict) in enumerate(_verdicts(shop, some, settings)):
+                    for number, (table, verdict) in enumerate(judging.verdicts(some)):
                         file.write_table(table)
                         copies, unlike = copies + verdict.copies, unlike + verdict.unlike
                         bar.at(done + number + 1, f"L={length}")
@@ -170,53 +171,59 @@ def _read_all(shop: Workshop, settings: Settings) -> None:
         )
 
 
-def _allowed(shop: Workshop) -> npt.NDArray[np.bool_]:
-    """Which ids may stand in a text: those of the tokenizer but the special ones, bool [V]."""
-    known = np.zeros(shop.loaded.adapter.vocabulary, np.bool_)
-    known[list(shop.tokenizer.get_vocab().values())] = True
-    known[[*shop.special, *shop.tokenizer.all_special_ids]] = False
-    return known
+class _Judge:
+    """Judges windows of any length, reading as many tokens at once as the device's memory has held so far.
 
+    Raises:
+        ConfigError: more substitutes are wanted than there are.
+    """
 
-def _verdicts(shop: Workshop, windows: Sequence[Window], settings: Settings) -> Iterator[tuple[pa.Table, Verdict]]:
-    """The rows of each window by ``schema.CERTIFICATE``, and its verdict."""
-    study, text = shop.study, _allowed(shop)
-    if settings.substitutes >= text.sum():
-        raise ConfigError(
-            f"{settings.substitutes} substitutes are wanted, and beside a token there are {text.sum() - 1} others",
-            remedy=f"Ask for at most {text.sum() - 1}",
-        )
-    spell = shop.tokenizer.convert_ids_to_tokens
+    def __init__(self, shop: Workshop, settings: Settings):
+        self.shop, self.settings = shop, settings
+        self.size = shop.study.compute.batch_tokens
+        #: which ids may stand in a text: those of the tokenizer but the special ones, bool [V]
+        self.allowed = np.zeros(shop.loaded.adapter.vocabulary, np.bool_)
+        self.allowed[list(shop.tokenizer.get_vocab().values())] = True
+        self.allowed[[*shop.special, *shop.tokenizer.all_special_ids]] = False
+        most = self.allowed.sum() - 1
+        if settings.substitutes > most:
+            raise ConfigError(
+                f"{settings.substitutes} substitutes are wanted, and beside a token there are {most} others",
+                remedy=f"Ask for at most {most}",
+            )
 
-    def judged(number: int, window: Window, size: int) -> Verdict | None:
+    def verdicts(self, windows: Sequence[Window]) -> Iterator[tuple[pa.Table, Verdict]]:
+        """The rows of each window by ``schema.CERTIFICATE``, and its verdict."""
+        shop = self.shop
+        spell = shop.tokenizer.convert_ids_to_tokens
+        for number, window in enumerate(windows):
+            while (verdict := self._verdict(number, window)) is None:
+                if self.size == 1:
+                    raise too_long(window.length)
+                self.size //= 2
+                log.warning("out of memory: about %d tokens are now read at once", self.size)
+                release(shop.accelerator.device)
+            key = {"run": shop.study.name, "model": shop.model_name, "length": window.length}
+            key |= {name: getattr(window, name) for name in _KEY}
+            yield rows(window, verdict, self.settings.precisions, key, spell), verdict
+
+    def _verdict(self, number: int, window: Window) -> Verdict | None:
         """None where the device's memory does not hold so many tokens at once."""
         try:
             return judge(
-                shop.loaded.adapter,
+                self.shop.loaded.adapter,
                 window.token_ids,
                 prefix=window.prefix,
-                bos=shop.special[0],
-                allowed=text,
-                substitutes=settings.substitutes,
-                per_doubling=settings.per_doubling,
-                precisions=settings.precisions,
-                batch_tokens=size,
-                rng=np.random.default_rng([study.seed, window.length, number]),
+                bos=self.shop.special[0],
+                allowed=self.allowed,
+                substitutes=self.settings.substitutes,
+                per_doubling=self.settings.per_doubling,
+                precisions=self.settings.precisions,
+                batch_tokens=self.size,
+                rng=np.random.default_rng([self.shop.study.seed, window.length, number]),
             )
         except torch.OutOfMemoryError:
             return None
-
-    size = study.compute.batch_tokens
-    for number, window in enumerate(windows):
-        while (verdict := judged(number, window, size)) is None:
-            if size == 1:
-                raise too_long(window.length)
-            size //= 2
-            log.warning("out of memory: about %d tokens are now read at once", size)
-            release(shop.accelerator.device)
-        key = {"run": study.name, "model": shop.model_name, "length": window.length}
-        key |= {name: getattr(window, name) for name in _KEY}
-        yield rows(window, verdict, settings.precisions, key, spell), verdict
 
 
 def rows(window: Window, verdict: Verdict, precisions: Sequence[str], key: dict[str, Any], spell: Any) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -56,7 +57,9 @@ app = typer.Typer(
 )
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        # a paragraph's lines are broken where the terminal ends, not where the source does
+        _paragraphs = [" ".join(_text.split()) for _text in inspect.cleandoc(_command.__doc__ or "").split("\n\n")]
+        app.command(rich_help_panel=_panel, help="\n\n".join(_paragraphs))(_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -74,6 +77,8 @@ def main() -> None:
     """Entry point: expected failures are printed, not traced."""
     # the library's advice about kernels that are not installed is not about what we run
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # nor are all attempts to reach the hub, each said twice: the last is ours to tell
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # OpenMP's threads wait for one another by spinning, for milliseconds by default: where another program has the core
     # of one of them, the others wait so at every operation (docs/notebook.md: a step of 7.3 s instead of 1.1)
     if "OMP_WAIT_POLICY" not in os.environ:

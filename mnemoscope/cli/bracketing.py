@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -19,7 +19,10 @@ from mnemoscope.cli.shared import (
     Substitutes,
     TokensPerLength,
     done,
+    intervals,
+    loading,
     out,
+    percent,
     strengths,
 )
 
@@ -85,6 +88,7 @@ def bracket(
 
     Writes bracket.parquet, the tables of a run, and the page.
     """
+    loading([*(text or ()), *(train or ())])
     from mnemoscope import bracket, certificate
     from mnemoscope.bracket import request
     from mnemoscope.errors import ConfigError
@@ -144,21 +148,14 @@ def _show(found: pl.DataFrame) -> None:
     longest = found["length"].max()
     for row in found.iter_rows(named=True):
         if row["by"] == "all" or (row["length"] == longest and row["by"] != "position"):
-            ends = [_brief(row, end) for end in ("floor", "ceiling", "gap")]
+            ends = [
+                percent(*(row[f"{end}{of}"] for of in ("", "_low", "_high"))) for end in ("floor", "ceiling", "gap")
+            ]
             name = "all" if row["by"] == "all" else f"{row['by']}: {row['group']}"
             cells = [f"{row['length']:,}", name, *ends, f"{row['n_documents']:,}"]
             table.add_row(*map(Text, cells))
     out.print(table)
-    confidence = f"{100 * found['confidence'][0]:g}"
     said = "floor: certainly lost; ceiling: not written back by the best decoder; gap: not known"
-    out.print(Text(f"{said}; in brackets: {confidence} % intervals over documents", style="dim"))
+    out.print(Text(f"{said}; {intervals(found['confidence'][0])}", style="dim"))
     for row in found.filter(by="all").iter_rows(named=True):
         out.print(Text(f"{row['length']:,} tokens: {row['decoders']}: {row['method'].partition(';')[0]}", style="dim"))
-
-
-def _brief(row: dict[str, Any], end: str) -> str:
-    """2.5 (0.8-6.1); a dash where there is no interval."""
-    from mnemoscope.report import words
-
-    ends = [words.number(row[c], "fraction").removesuffix(words.PERCENT) for c in (end, f"{end}_low", f"{end}_high")]
-    return f"{ends[0]} ({ends[1]}-{ends[2]})" if row[f"{end}_low"] == row[f"{end}_low"] else f"{ends[0]} (–)"

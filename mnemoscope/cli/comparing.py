@@ -23,7 +23,7 @@ _MOST = 20
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_A RUN_B...", help="run folders, the base first", show_default=False),
+        typer.Argument(metavar="RUN_A RUN_B", help="run folders, the base first", show_default=False),
     ],
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="folder to write to", show_default=False)],
     decoder: Annotated[
@@ -95,13 +95,14 @@ def _show(found: Comparison, metric: str) -> None:
     told = [r for r in rows if r["by"] != "all" and r["verdict"]]
     several = len(found.sides) > 2
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(rows[0]["measure"]), title_justify="left")
-    for column in ("class", "tokens", "base", "run", "difference", "interval", ""):
+    for column in ("class", "tokens", "base", "run", "difference", "interval", "docs", ""):
         first = column == "class"
         table.add_column(column, justify="left" if first else "right", no_wrap=not first)
     for row in [r for r in rows if r["by"] == "all"] + told[:_MOST]:
-        name = "the whole text" if row["by"] == "all" else f"{row['by']} {row['group']}"
+        name = "all" if row["by"] == "all" else f"{row['by']} {row['group']}"
         cells = [f"{row['run']}, {name}" if several else name]
-        cells += [str(row[c]) for c in ("length", "base_value", "run_value", "value", "interval", "verdict")]
+        shown = ("length", "base_value", "run_value", "value", "interval", "n_documents", "verdict")
+        cells += [str(row[c]) for c in shown]
         table.add_row(*map(Text, cells))
     out.print(table)
     if len(told) > _MOST:

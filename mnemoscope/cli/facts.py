@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Device, ModelName, Out, TextField, TrainedDecoder, out
+from mnemoscope.cli.shared import Bars, Device, ModelName, Out, TextField, TrainedDecoder, loading, out
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +21,7 @@ def check(
     model: ModelName,
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILES...", help="text, JSON lines, source code; folders or globs", show_default=False),
+        typer.Argument(metavar="FILES", help="text, JSON lines, source code; folders or globs", show_default=False),
     ],
     out_dir: Out,
     after: Annotated[
@@ -50,6 +50,7 @@ def check(
 
     Writes facts.parquet and facts.html, worst first.
     """
+    loading(files)
     from mnemoscope import facts
     from mnemoscope.facts.find import KINDS
     from mnemoscope.report import facts as page

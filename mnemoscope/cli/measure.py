@@ -7,14 +7,25 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Device, ModelName, Out, TextField, TokensPerLength, TrainedDecoder, done, out
+from mnemoscope.cli.shared import (
+    Bars,
+    Device,
+    ModelName,
+    Out,
+    TextField,
+    TokensPerLength,
+    TrainedDecoder,
+    done,
+    loading,
+    out,
+)
 
 
 def measure(
     model: ModelName,
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILES...", help="texts to measure, JSON lines, Parquet; folders or globs"),
+        typer.Argument(metavar="FILES", help="texts to measure, JSON lines, Parquet; folders or globs"),
     ],
     out_dir: Out,
     lengths: Annotated[
@@ -65,9 +76,9 @@ def measure(
 
     Writes what a run writes, study.toml too: change it there, and mnemoscope run goes further.
     """
-    from mnemoscope import pipeline, request
-    from mnemoscope.report.opening import opening
+    from mnemoscope import request
 
+    loading([*files, *(train or ())])
     study = request.Measure(
         model=model,
         files=files,
@@ -83,6 +94,9 @@ def measure(
         seed=seed,
         device=device,
     ).study()
+    from mnemoscope import pipeline
+    from mnemoscope.report.opening import opening
+
     run = pipeline.run(study, out_dir, Bars())
     said = opening(run.table("estimates"), run.study, [d.name for d in run.study.decoders])
     interval = f" ({said.interval}; {said.n})" if said.value else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -22,10 +22,16 @@ from mnemoscope.cli.shared import (
     Substitutes,
     TokensPerLength,
     Track,
+    intervals,
+    loading,
     out,
+    percent,
     strengths,
     tracking,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def inspect(
@@ -34,6 +40,7 @@ def inspect(
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
 ) -> None:
     """What a model's memory is made of, and whether it carries what was read (exit code 0 only if it does)."""
+    loading()
     from mnemoscope.memory import continuity, describe
     from mnemoscope.memory.load import load
 
@@ -82,6 +89,7 @@ def certify(
     told from its alternatives in a memory with noise.  Forward passes only; writes certificate/, estimates.parquet and
     horizons.parquet.
     """
+    loading(text)
     from mnemoscope import certificate
     from mnemoscope.certificate import request
 
@@ -89,16 +97,31 @@ def certify(
         model, text, lengths, tokens_per_length, domain=domain, annotations=annotate or [], seed=seed, device=device
     )
     settings = certificate.Settings(substitutes=substitutes, per_doubling=per_doubling or None, noise=strengths(noise))
-    found = certificate.certify(study, out_dir, settings, Bars()).table("horizons")
-    table = Table("length", "precision", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("lost", "first at", "half from", "tokens", "documents"):
-        table.add_column(column, justify="right")
-    for row in found.iter_rows(named=True):
+    run = certificate.certify(study, out_dir, settings, Bars())
+    _show(run.table("estimates"), run.table("horizons"))
+    files = Text.assemble((f"{run.path / 'estimates.parquet'}", "bold"), "  by class and distance, and under noise")
+    out.print(files, soft_wrap=True)
+
+
+def _show(estimates: pl.DataFrame, horizons: pl.DataFrame) -> None:
+    """Every length and precision: what is lost of all tokens, and from where on."""
+    from mnemoscope.stats import certain
+
+    lost = estimates.filter(metric=certain.METRIC, by="all").rename({"condition": "precision"})
+    both = horizons.drop("n_tokens", "n_documents").join(
+        lost, on=["run", "model", "length", "precision"], validate="1:1", maintain_order="left"
+    )
+    table = Table("window", "precision", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("lost, %", "first at", "half from", "tokens", "docs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in both.iter_rows(named=True):
         first, half = ("never" if row[edge] is None else f"{row[edge]:,}" for edge in ("first", "half"))
         counts = f"{row['n_tokens']:,}", f"{row['n_documents']:,}"
-        table.add_row(f"{row['length']:,}", row["precision"], f"{row['lost']:.1%}", first, half, *counts)
+        shown = percent(row["value"], row["low"], row["high"])
+        table.add_row(f"{row['length']:,}", row["precision"], shown, first, half, *counts)
     out.print(table)
-    out.print("first at, half from: tokens between a lost token and the end of the window", style="dim")
+    said = intervals(lost["confidence"][0])
+    out.print(Text(f"{said}; first at, half from: tokens between a lost token and the window's end", style="dim"))
 
 
 def pretrain(study: StudyFile, out_dir: Out, data: Data = None, track: Track = None) -> None:

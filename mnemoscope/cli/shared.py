@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,10 +15,12 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 err = Console(stderr=True)
 out = Console()
+#: columns of a terminal from which on a task has room for all that is known of it
+_WIDE = 120
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="the study file", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="run folder; made if it is not there", show_default=False)]
@@ -90,16 +94,15 @@ class Bars:
 
     @contextmanager
     def task(self, what: str, total: float, unit: str) -> Iterator[_Bar]:
+        wide = [*([MofNCompleteColumn()] if total > 1 else []), _Rate(), TimeElapsedColumn()]
         columns = [
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            *([MofNCompleteColumn()] if total > 1 else []),
-            _Rate(),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=24 if err.width >= _WIDE else 10),
+            *(wide if err.width >= _WIDE else [TaskProgressColumn()]),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         ]
-        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        with Progress(*columns, console=err, disable=not err.is_terminal, expand=True) as progress:
             if not err.is_terminal:
                 err.print(f"{what} ...", highlight=False)
             bar = _Bar(progress, progress.add_task(what, total=total, unit=unit, note=""))
@@ -108,6 +111,19 @@ class Bars:
 
     def say(self, line: str) -> None:
         err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def loading(texts: Sequence[str] = ()) -> None:
+    """To be said before what takes seconds to import is imported, and only if there are such texts.
+
+    Raises:
+        TextError: there are not.
+    """
+    from mnemoscope.text import files
+
+    for text in texts:
+        files.find(text)
+    err.print("loading the model ...", highlight=False)
 
 
 def tracking(study: config.Study, track: str | None) -> config.Study:
@@ -131,6 +147,19 @@ def strengths(noise: str) -> tuple[float, ...]:
         raise ConfigError(
             f"--noise takes numbers with commas between them, not {noise!r}", remedy="Such as 0.1,1"
         ) from None
+
+
+def percent(value: float, low: float, high: float) -> str:
+    """A fraction and its interval in a table of percent: 2.5 (0.8-6.1); a dash where there is no interval."""
+    from mnemoscope.report import words
+
+    shown = [words.number(x, "fraction").removesuffix(words.PERCENT) for x in (value, low, high)]
+    return f"{shown[0]} ({shown[1]}-{shown[2]})" if low == low else f"{shown[0]} (–)"
+
+
+def intervals(confidence: float) -> str:
+    """What to say below such a table."""
+    return f"in brackets: {100 * confidence:g} % intervals over documents; –: none"
 
 
 def done(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Data, Out, RunFolder, StudyFile, Track, done, out, tracking
+from mnemoscope.cli.shared import Bars, Data, Out, RunFolder, StudyFile, Track, done, loading, out, tracking
 
 
 def demo(
@@ -19,6 +19,7 @@ def demo(
     Trains a small decoder for real (windows of 4 and 8 tokens), then measures with the shipped decoder at 4 to 256
     tokens under three conditions.
     """
+    loading()
     from mnemoscope import config, pipeline, zoo
 
     run = pipeline.run(config.load(zoo.study("demo")), out_dir, Bars())
@@ -38,9 +39,13 @@ def run(
 
     The same command after an interruption goes on where it stopped.
     """
-    from mnemoscope import config, pipeline
+    from mnemoscope import config
 
-    folder = pipeline.run(tracking(config.load(study, data=data), track), out_dir, Bars(), until)
+    wanted = tracking(config.load(study, data=data), track)
+    loading()
+    from mnemoscope import pipeline
+
+    folder = pipeline.run(wanted, out_dir, Bars(), until)
     if until == "report" and folder.writes:
         done(folder.path)
 
@@ -93,7 +98,7 @@ def figures(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="run folders: one, or several of other models and texts", show_default=False
+            metavar="RUN", help="run folders: one, or several of other models and texts", show_default=False
         ),
     ],
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="folder to write to", show_default=False)],

@@ -122,7 +122,8 @@ def count(
             facts = _write(out, place, pieces, db, request, tokenizer, plan, talk)
         shutil.rmtree(place)
     units = " and ".join(f"{totals[0]:,} {kind}s" for kind, totals in facts["totals"].items())
-    talk.say(f"{units} in {facts['documents']:,} documents; their counts are in {out}")
+    where = "1 document" if facts["documents"] == 1 else f"{facts['documents']:,} documents"
+    talk.say(f"{units} in {where}; their counts are in {out}")
     return out
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def find(name: str, revision: str | None = None) -> Source:
     """The source that ``name`` stands for: embedded model, folder, or hub repository, in that order.
 
     Raises:
-        ModelError: a path to nothing, or a revision for what has none.
+        ModelError: a path to nothing, nearly the name of an embedded model, or a revision for what has none.
     """
     folder = Path(name).expanduser()
     if name in embedded():
@@ -123,6 +124,9 @@ def find(name: str, revision: str | None = None) -> Source:
         source = Folder(name, folder)
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError("no such folder", remedy="Give a folder that holds config.json", file=folder)
+    elif "/" not in name and (near := get_close_matches(name, embedded(), n=1, cutoff=0.8)):
+        # before half a minute of attempts to reach a hub, whose names have an owner
+        raise ModelError(f"no embedded model is called {name!r}", remedy=f"Did you mean {near[0]!r}?")
     else:
         return Hub(name, revision)
     if revision is not None:

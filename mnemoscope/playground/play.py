@@ -25,7 +25,7 @@ from mnemoscope.playground import places
 from mnemoscope.playground.places import Change, Place
 from mnemoscope.playground.session import CHARACTERS, Reading, Session, moved
 from mnemoscope.report import words
-from mnemoscope.report.browser import pieces
+from mnemoscope.report.browser import pieces, wholes
 from mnemoscope.text.tokens import Encoding
 
 Piece = dict[str, Any]
@@ -122,9 +122,15 @@ def play(session: Session, asked: Asked) -> Iterator[Piece]:
             if len(written) % STRIDE == 0 and not same:
                 yield {"kind": "writing", "of": of, "tokens": len(written), "text": _text(session, written)}
         outputs.append(written)
-        yield {"kind": "written", "of": of, **_written(session, reading, written)}
+        text = texts[len(outputs) - 1]
+        yield {"kind": "written", "of": of, **_written(session, reading, written, _pieces(text, reading))}
     if what is not None:
         yield {"kind": "compared", **compared(what, here, readings, outputs)}
+
+
+def _pieces(text: str, reading: Reading) -> list[str]:
+    start, end = reading.window.char_start.tolist(), reading.window.char_end.tolist()
+    return pieces(text[start[0] : end[-1]], start, end)
 
 
 def _read(
@@ -132,8 +138,6 @@ def _read(
 ) -> Piece:
     window, bits = reading.window, reading.bits
     first, last = int(window.char_start[0]), int(window.char_end[-1])
-    spelt = session.shop.tokenizer.convert_ids_to_tokens(window.token_ids.tolist())
-    shown = pieces(text[first:last], window.char_start.tolist(), window.char_end.tolist(), spelt)
     inside = range(0) if span is None else range(max(0, span[0] - place.first), min(span[1], place.end) - place.first)
     prior = None if reading.prior is None else reading.prior / math.log(2)
     return {
@@ -142,7 +146,7 @@ def _read(
         "position": place.end,
         "before": text[max(0, first - AROUND) : first],
         "after": text[last : last + AROUND],
-        "pieces": shown,
+        "pieces": _pieces(text, reading),
         "changes": list(inside),
         "bits": None if bits is None else _plain(bits),
         "prior": None if prior is None else _plain(prior),
@@ -159,9 +163,12 @@ def _moved(session: Session, before: Reading, after: Reading) -> list[Piece]:
     return [{"layer": int(layer), "part": part, "share": _finite(share)} for (_, layer, part), share in named]
 
 
-def _written(session: Session, reading: Reading, written: list[int]) -> Piece:
+def _written(session: Session, reading: Reading, written: list[int], shown: list[str]) -> Piece:
+    """Of tokens that are shown as one, the first of ``partners`` is what was written for all."""
     operations, partners = aligned(reading.window.token_ids.tolist(), written)
-    spelt = ["" if partner is None else _token(session, partner) for partner in partners]
+    spelt = [""] * len(partners)
+    for whole in wholes(shown):
+        spelt[whole.start] = _text(session, [found for i in whole if (found := partners[i]) is not None])
     kept = operations.count(KEPT)
     return {"text": _text(session, written), "operations": operations, "partners": spelt, "kept": kept}
 
@@ -203,12 +210,6 @@ def _differ(readings: list[Reading]) -> bool:
 
 def _text(session: Session, ids: list[int]) -> str:
     return str(session.shop.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-
-
-def _token(session: Session, token: int) -> str:
-    """A token as text; one that is part of a character as the tokenizer spells it, in angle quotes."""
-    text = _text(session, [token])
-    return f"‹{session.shop.tokenizer.convert_ids_to_tokens(token)}›" if "\ufffd" in text else text
 
 
 def _plain(values: npt.NDArray[np.float64]) -> list[float | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ def payload(
     ``decoders`` keep their order; ``windows`` come in one drawn at random.  A window's
     ``runs["<decoder>/<condition>"]`` hold the reconstruction's ``text``, a letter per token in ``ops`` (m, s, o:
     match, substitute, omit; capital: written, but elsewhere), ``cost``, hundredths of a bit per token (-log2 p;
-    null if missing), and what was ``written`` for each token (0: the token itself), which is absent of runs scored by
-    a version that did not keep it.  Bits retained are a difference of two costs.  Of a decoder's seeds, the least is
+    null if missing), and what was ``written`` for each token (0: the token itself; the first of those that spell one
+    character has it for all), which is absent of runs scored by a version that did not keep it.  Bits retained are a
+    difference of two costs.  Of a decoder's seeds, the least is
     shown.  ``labels["<annotation>"]`` of a window are places in ``classes["<annotation>"]``, a token each (-1: none).
 
     Args:
@@ -69,7 +71,7 @@ def payload(
         found = by_run.get((row["window_id"], row["decoder"], row["condition"]))
         if found is None:
             continue
-        cut = pieces(row["reference"], found["char_start"], found["char_end"], found["token"])
+        cut = pieces(row["reference"], found["char_start"], found["char_end"])
         window = windows.setdefault(
             row["window_id"],
             {
@@ -84,7 +86,7 @@ def payload(
             "text": words.clipped(row["reconstruction"], _TEXT),
             "ops": "".join(map(_letter, found["operation"], found["recovered_anywhere"])),
             "cost": [round(100 * n / math.log(2)) if math.isfinite(n) else None for n in found["nats"]],
-            **({"written": _written(found)} if "written" in found else {}),
+            **({"written": _written(found, cut)} if "written" in found else {}),
         }
     classes = {name: _label(run_folder, mine, name, windows) for name in wanted}
     return {
@@ -148,28 +150,37 @@ def _label(run_folder: Path, tokens: pl.LazyFrame, name: str, windows: dict[str,
     return list(words.names(labels).values())
 
 
-def pieces(reference: str, start: list[int], end: list[int], tokens: list[str]) -> list[str]:
-    """The window's text cut at its tokens; what lies between two tokens goes to the later one.
+def pieces(reference: str, start: list[int], end: list[int]) -> list[str]:
+    """The window's text cut at its tokens: together the pieces are the text.
 
-    A token within a character that an earlier token has already shown is shown as the tokenizer spells it, in
-    angle quotes.
+    What lies between two tokens goes to the later one.  A character that several tokens spell goes to the first of
+    them, and the piece of each other is empty: they are shown as one (:func:`wholes`).
     """
     out, shown = [], start[0]
-    for first, last, token in zip(start, end, tokens, strict=True):
-        if last > shown:
-            out.append(reference[shown - start[0] : last - start[0]])
-            shown = last
-        else:
-            out.append(f"‹{token}›" if first < shown else "")
+    for last in end:
+        out.append(reference[shown - start[0] : max(shown, last) - start[0]])
+        shown = max(shown, last)
     return out
 
 
-def _written(tokens: dict[str, Any]) -> list[str | int]:
-    """What was written for each token, as text; 0 for the token itself."""
-    return [
-        0 if written == token else words.clipped(unspelled(written), _PIECE)
-        for written, token in zip(tokens["written"], tokens["token"], strict=True)
-    ]
+def wholes(pieces: list[str]) -> list[range]:
+    """The tokens that are shown as one: each with those after it whose pieces are empty."""
+    begins = [i for i, piece in enumerate(pieces) if piece or i == 0]
+    return [range(*ends) for ends in pairwise([*begins, len(pieces)])]
+
+
+def _written(tokens: dict[str, Any], pieces: list[str]) -> list[str | int]:
+    """What was written for each token, as text; 0 for the token itself.  Of tokens that are shown as one, the first
+    has what was written for all."""
+    out: list[str | int] = [0] * len(pieces)
+    for whole in wholes(pieces):
+        written = [tokens["written"][i] for i in whole]
+        if written != [tokens["token"][i] for i in whole]:
+            out[whole.start : whole.stop] = [
+                words.clipped(unspelled("".join(written)), _PIECE),
+                *[""] * (len(whole) - 1),
+            ]
+    return out
 
 
 def unspelled(token: str) -> str:

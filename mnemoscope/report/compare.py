@@ -104,7 +104,7 @@ def texts(row: Row) -> Row:
     """A row of ``schema.COMPARE`` as texts, with its verdict."""
     unit = row["unit"]
     return {
-        **{c: row[c] for c in ("run", "metric", "length", "by", "group", "confidence")},
+        **{c: row[c] for c in ("run", "metric", "length", "by", "group", "confidence", "n_documents")},
         "measure": words.name(row["metric"]),
         "base_value": words.number(row["base_value"], unit),
         "run_value": words.number(row["run_value"], unit),

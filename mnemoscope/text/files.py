@@ -103,7 +103,7 @@ def nearest(place: Path) -> str:
     while not place.parent.is_dir():
         place = place.parent
     near = get_close_matches(place.name, (f.name for f in place.parent.iterdir()), n=1)
-    return f"{place.parent} holds no {place.name!r}" + (f". Did you mean {near[0]!r}?" if near else "")
+    return f"{place.parent.absolute()} holds no {place.name!r}" + (f". Did you mean {near[0]!r}?" if near else "")
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,6 @@ A folder of trained decoders::
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +21,17 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 
-from mnemoscope import config, plugins, zoo
+from mnemoscope import config, plugins, trained, zoo
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.errors import ConfigError, ModelError
-from mnemoscope.request import beyond
-from mnemoscope.rundir import file_name, write_atomically
+from mnemoscope.rundir import file_name
 from mnemoscope.train.plan import Plan, fixed, growing
 
 log = logging.getLogger(__name__)
+
+#: steps for each length below which a training has hardly begun: AdamW's mean of squared gradients looks back on as
+#: many, 1 / (1 - 0.95)
+STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +56,57 @@ class Job:
     def weights(self, root: Path) -> Path:
         return root / self.decoder.name / f"{file_name(self.name)}.safetensors"
 
-    def plan(self, study_seed: int) -> Plan:
-        """Recipe ``fixed`` shares the decoder's tokens equally among its lengths: both recipes cost the same."""
+    @property
+    def steps(self) -> int:
+        """How many steps the decoder's tokens are enough for.  Recipe ``fixed`` shares them equally among its lengths:
+        both recipes cost the same."""
         d = self.decoder
         assert d.tokens is not None
+        assert d.batch_tokens is not None
+        return d.tokens // (1 if self.length is None else len(self.lengths)) // d.batch_tokens
+
+    def plan(self, study_seed: int) -> Plan:
+        """Raises: ConfigError: it would end before it has met each of its lengths, which it could then not read."""
+        d = self.decoder
         assert d.batch_tokens is not None
         assert d.optimiser is not None
         if self.length is None:
             assert d.growth is not None
             assert d.balance is not None
-            steps = max(1, d.tokens // d.batch_tokens)
-            lengths = growing(self.lengths, steps, d.growth, (study_seed, self.seed), d.shares)
-            return Plan(lengths, d.batch_tokens, d.optimiser, d.checkpoint_every, d.balance)
-        steps = max(1, d.tokens // len(self.lengths) // d.batch_tokens)
-        return Plan(fixed(self.length, steps), d.batch_tokens, d.optimiser, d.checkpoint_every)
+            lengths = growing(self.lengths, self.steps, d.growth, (study_seed, self.seed), d.shares)
+            plan = Plan(lengths, d.batch_tokens, d.optimiser, d.checkpoint_every, d.balance)
+        else:
+            plan = Plan(fixed(self.length, self.steps), d.batch_tokens, d.optimiser, d.checkpoint_every)
+        wanted = self.lengths if self.length is None else (self.length,)
+        if never := sorted(set(wanted) - set(plan.lengths.tolist())):
+            named = ", ".join(map(str, never))
+            raise ConfigError(
+                f"{self._told}, and never on windows of {named} tokens", remedy=f"{self._more}; or leave out lengths"
+            )
+        return plan
+
+    @property
+    def caution(self) -> str:
+        """What to say of a training of hardly any steps; else empty."""
+        if self.steps >= STEPS * (len(self.lengths) if self.length is None else 1):
+            return ""
+        return (
+            f"{self._told}: hardly a beginning, and what it does not recover tells nothing of the memory. {self._more}"
+        )
+
+    @property
+    def _told(self) -> str:
+        d = self.decoder
+        steps = "1 step" if self.steps == 1 else f"{self.steps:,} steps"
+        each = "" if self.length is None else " for each length"
+        return f"decoder {d.name!r} would be trained for {steps} of {d.batch_tokens:,} tokens{each}"
+
+    @property
+    def _more(self) -> str:
+        d = self.decoder
+        assert d.batch_tokens is not None
+        least = STEPS * len(self.lengths) * d.batch_tokens
+        return f"Raise its tokens from {d.tokens:,} to {least:,} at least ({STEPS} steps a length), better to millions"
 
 
 def lengths_of(decoder: config.Decoder, study: config.Study) -> tuple[int, ...]:
@@ -81,10 +120,10 @@ def jobs(study: config.Study) -> list[Job]:
     for decoder in study.decoders:
         if decoder.recipe == "trained":
             continue
-        trained = sorted({plugins.load("condition", c).trained_as for c in decoder.conditions})
+        under = sorted({plugins.load("condition", c).trained_as for c in decoder.conditions})
         lengths = lengths_of(decoder, study)
         for seed in decoder.seeds:
-            for condition in trained:
+            for condition in under:
                 for length in lengths if decoder.recipe == "fixed" else [None]:
                     found.append(Job(decoder, seed, condition, lengths, length))
     return found
@@ -97,9 +136,16 @@ def describe(folder: Path, decoder: config.Decoder, lengths: Sequence[int], enco
         encoder: digest of the study's encoder.
         origin: see :class:`mnemoscope.codec.decoder.Decoder`.
     """
-    about: dict[str, Any] = {"recipe": decoder.recipe, "lengths": list(lengths), "encoder": encoder}
-    about |= {"seeds": decoder.seeds, "family": decoder.family, "options": decoder.options or {}, "origin": origin}
-    write_atomically(folder / "decoder.json", json.dumps(about, indent=1))
+    about = trained.About(
+        recipe=decoder.recipe,
+        lengths=list(lengths),
+        encoder=encoder,
+        seeds=decoder.seeds,
+        family=decoder.family,
+        options=decoder.options or {},
+        origin=origin,
+    )
+    trained.write(folder, about)
 
 
 def family_of(decoder: config.Decoder, checkpoints: Path) -> tuple[str, dict[str, Any]]:
@@ -110,42 +156,26 @@ def family_of(decoder: config.Decoder, checkpoints: Path) -> tuple[str, dict[str
     """
     if decoder.recipe != "trained":
         return decoder.family, decoder.options or {}
-    file = folder_of(decoder, checkpoints) / "decoder.json"
-    about = _read(file)
-    # there were no families before there was a second one
-    name, options = about.get("family", "native"), about.get("options", {})
+    folder = folder_of(decoder, checkpoints)
+    about = trained.read(folder)
     try:
-        plugins.load("family", name).Options.model_validate(options)
+        plugins.load("family", about.family).Options.model_validate(about.options)
     except (ConfigError, ValidationError) as error:
-        raise _damaged(file, " ".join(str(error).split())) from None
-    return name, options
+        raise trained.damaged(folder, " ".join(str(error).split())) from None
+    return about.family, about.options
 
 
 def require_origin(decoder: config.Decoder, checkpoints: Path, origin: str) -> None:
     """Refuses trained decoders that began as another model than the one that is there under its name now."""
     if decoder.recipe != "trained":
         return
-    file = folder_of(decoder, checkpoints) / "decoder.json"
-    if _read(file).get("origin", "") != origin:
+    folder = folder_of(decoder, checkpoints)
+    if trained.read(folder).origin != origin:
         raise ModelError(
             "these decoders began as another model than the one that is called so now",
             remedy="Put that model back, or train new ones",
-            file=file,
+            file=trained.file_of(folder),
         )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        about["encoder"], min(about["lengths"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(file, str(error)) from None
-    assert isinstance(about, dict)
-    return about
-
-
-def _damaged(file: Path, problem: str) -> ModelError:
-    return ModelError(f"damaged ({problem})", remedy="Train these decoders anew", file=file)
 
 
 def source(decoder: config.Decoder, study: config.Study) -> config.Decoder:
@@ -164,7 +194,7 @@ def folder_of(decoder: config.Decoder, checkpoints: Path) -> Path:
         return checkpoints / decoder.name
     embedded = zoo.folder() / decoder.weights / "decoders"
     folder = embedded if embedded.is_dir() else Path(decoder.weights)
-    if not (folder / "decoder.json").exists():
+    if not trained.file_of(folder).exists():
         raise ModelError(
             f"no trained decoders at {decoder.weights!r}",
             remedy="Give an embedded name (mamba-nano), or RUN/checkpoints/NAME of an earlier run",
@@ -187,8 +217,8 @@ def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: confi
         return
     other = source(decoder, study)
     if other.recipe != "trained":
-        trained = {plugins.load("condition", c).trained_as for c in other.conditions}
-        lacking = [c for c in decoder.conditions if plugins.load("condition", c).trained_as not in trained]
+        under = {plugins.load("condition", c).trained_as for c in other.conditions}
+        lacking = [c for c in decoder.conditions if plugins.load("condition", c).trained_as not in under]
         if lacking:
             raise ConfigError(
                 f"decoder {decoder.name!r} is {other.name!r}, which no condition trains for {', '.join(lacking)}",
@@ -196,16 +226,15 @@ def check(decoder: config.Decoder, checkpoints: Path, encoder: str, study: confi
             )
         return
     folder = folder_of(other, checkpoints)
-    about = folder / "decoder.json"
-    found = _read(about)
-    if found["encoder"] != encoder:
+    found = trained.read(folder)
+    if found.encoder != encoder:
         raise ModelError(
             "these decoders were trained for another encoder",
             remedy="Name the encoder that they were trained for, or train new ones",
-            file=about,
+            file=trained.file_of(folder),
         )
     lengths = lengths_of(decoder, study)
-    if unlearnt := beyond(found["lengths"], lengths):
+    if unlearnt := trained.beyond(found.lengths, lengths):
         log.warning("decoder %s %s", decoder.name, unlearnt)
     for seed in decoder.seeds:
         for condition in decoder.conditions:

@@ -440,8 +440,14 @@ def test_hostile_text_changes_nothing_but_itself(tmp_path: Path, opened: Open) -
             odd = pl.col("written").replace({})
             for i, text in enumerate([*STRANGE, long]):
                 odd = pl.when(at == i + 1).then(pl.lit(text)).otherwise(odd)
+            # one spells the rest of the character before it
+            same = [
+                pl.when(at == 12).then(pl.col(c).shift(1)).otherwise(c).alias(c) for c in ("char_start", "char_end")
+            ]
             frame = frame.with_columns(
-                written=odd, operation=pl.when(at.is_between(1, 8)).then(pl.lit("substitute")).otherwise("operation")
+                *same,
+                written=odd,
+                operation=pl.when(at.is_between(1, 8)).then(pl.lit("substitute")).otherwise("operation"),
             )
         else:
             frame = frame.with_columns(reconstruction=pl.lit(HOSTILE + "".join(STRANGE) + long))
@@ -455,6 +461,13 @@ def test_hostile_text_changes_nothing_but_itself(tmp_path: Path, opened: Open) -
         plot.locator(".main-svg").first.wait_for()
     assert page.locator("img").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    # tokens that spell one character are one cell, of the bits of both
+    labels = [cell.get_attribute("aria-label") for cell in page.locator(".pane").first.locator(".cell").all()]
+    assert [re.search("positions? ([^,:]+)", label)[1] for label in labels] == [
+        *map(str, range(11)), "11 to 12", "13", "14", "15"
+    ]  # fmt: skip
+    assert ", as 2 tokens spell it" in labels[11]
+    assert " of 16 tokens in place" in page.locator(".pane .n").first.inner_text()
     # the hostile token stands as itself, and what follows it in its own place
     assert refs(page)[0].replace("\u2028", "") == HOSTILE.replace("\u2028", "‹U+2028›").strip()
     written = page.locator(".pane .out").all_inner_texts()

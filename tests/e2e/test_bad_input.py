@@ -443,7 +443,11 @@ def trained(folder: Path, **changes: Any) -> Path:
         (lambda f: None, r"no trained decoders at '.*/old'. Give an embedded name"),
         (lambda f: (f / "old/decoder.json").write_text("{"), r"old/decoder.json: damaged .* Train"),
         (
-            lambda f: (f / "old/decoder.json").write_text('{"encoder": "x", "lengths": [4]}'),
+            lambda f: (f / "old/decoder.json").write_text('{"encoder": "x", "lengths": [0], "seeds": [0]}'),
+            r"old/decoder.json: damaged \(lengths.0: Input should be greater than 0",
+        ),
+        (
+            lambda f: (f / "old/decoder.json").write_text('{"encoder": "x", "lengths": [4], "seeds": [0]}'),
             r"decoder.json: these decoders were trained for another",
         ),
     ],
@@ -459,7 +463,7 @@ def test_trained_decoders_that_are_not_there_or_damaged(
 ) -> None:
     encoder = json.loads((begun / "manifest.json").read_text())["encoder"]
     file = trained(folder)
-    (folder / "old" / "decoder.json").write_text(json.dumps({"encoder": encoder, "lengths": [6, 9]}))
+    (folder / "old" / "decoder.json").write_text(json.dumps({"encoder": encoder, "lengths": [6, 9], "seeds": [0]}))
     said = refused(command, "run", file, "--out", folder / "other")
     assert "decoder old was trained on windows of 6 to 9 tokens: what is missing after 4, 12 may" in caplog.text
     assert "old/seed-0/memory.safetensors: no decoder for condition 'memory', seed 0, 4 tokens. Train it first" in said

@@ -122,19 +122,28 @@ function refuse(text) {
 const parts = of => of === "text" ? { tokens: $("tokens"), written: $("written") } : { tokens: $("changed-tokens"), written: $("changed-written") };
 const heard = {};
 
+/** The places of tokens that are shown as one: a character is spelt by several, of which all but the first have no piece. */
+function wholes(pieces) {
+  const found = [];
+  pieces.forEach((piece, i) => { if (piece || !i) found.push([i]); else found.at(-1).push(i); });
+  return found;
+}
+const sum = values => values.includes(null) ? null : values.reduce((a, b) => a + b, 0);
+
 const show = {
   read(piece) {
     heard[piece.of] = piece;
     const { tokens, written } = parts(piece.of);
     const changes = new Set(piece.changes);
-    tokens.replaceChildren(...piece.pieces.map((text, i) => {
-      const item = element("li", "", changes.has(i) ? "change" : "");
-      const spelt = element("bdi", asToken(text) || "·");
+    tokens.replaceChildren(...wholes(piece.pieces).map(those => {
+      const changed = those.some(i => changes.has(i)), item = element("li", "", changed ? "change" : "");
+      const spelt = element("bdi", asToken(piece.pieces[those[0]]) || "·");
       item.append(spelt, element("span", "\u00a0", "s"));
-      if (changes.has(i)) item.prepend(element("span", "changed: ", "sr"));
+      if (changed) item.prepend(element("span", "changed: ", "sr"));
       if (piece.bits) {
-        item.append(element("span", number(piece.bits[i]), "b"));
-        item.title = `${number(piece.bits[i], 2)} of ${number(piece.prior[i], 2)} bits`;
+        const [kept, prior] = [piece.bits, piece.prior].map(bits => sum(those.map(i => bits[i])));
+        item.append(element("span", number(kept), "b"));
+        item.title = `${number(kept, 2)} of ${number(prior, 2)} bits` + (those.length > 1 ? `; ${those.length} tokens spell it` : "");
       }
       return item;
     }));
@@ -159,12 +168,13 @@ const show = {
   written(piece) {
     const { tokens, written } = parts(piece.of);
     written.textContent = visible(piece.text) || "(nothing)";
-    [...tokens.children].forEach((item, i) => {
-      const became = piece.operations[i];
+    wholes(heard[piece.of].pieces).forEach((those, at) => {
+      const item = tokens.children[at], all = new Set(those.map(i => piece.operations[i]));
+      const became = all.size === 1 ? [...all][0] : "altered";
       item.classList.add(became);
       const sign = item.querySelector(".s");
       sign.replaceChildren(SIGNS[became], element("span", ` ${became} `, "sr"));
-      if (became === "altered") sign.append(element("bdi", asToken(piece.partners[i])));
+      if (became === "altered") sign.append(element("bdi", asToken(piece.partners[those[0]])));
     });
     if (piece.of === "text") {
       const n = piece.operations.length;

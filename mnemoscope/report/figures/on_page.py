@@ -9,21 +9,7 @@ import plotly.graph_objects as go
 
 from mnemoscope.report import words
 from mnemoscope.report.charts import Chart, Panel, Point, Series
-from mnemoscope.report.figures._drawn import (
-    BAND,
-    LABEL,
-    MANY,
-    bar_spans,
-    dash_of,
-    is_logarithmic,
-    limits_of,
-    line_ends,
-    marker_of,
-    scaled,
-    shortened,
-    shown_series,
-    spread_out,
-)
+from mnemoscope.report.figures import _drawn
 
 _HEIGHT = 300  # pixels of a panel on the page
 _ROW = 30  # pixels of a category of a dot plot
@@ -77,49 +63,49 @@ def _rgba(colour: str, opacity: float) -> str:
 
 
 def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
-    low, high = limits_of(chart, panel)
+    low, high = _drawn.limits_of(chart, panel)
     for i, series in enumerate(panel.series):
         x = [p.x for p in series.points]
         banded = [p for p in series.points if math.isfinite(p.low)]
         figure.add_scatter(
             x=[p.x for p in banded] + [p.x for p in reversed(banded)],
-            y=[scaled(panel, p.high) for p in banded] + [scaled(panel, p.low) for p in reversed(banded)],
+            y=[_drawn.scaled(panel, p.high) for p in banded] + [_drawn.scaled(panel, p.low) for p in reversed(banded)],
             fill="toself",
-            fillcolor=_rgba(series.colour, BAND),
+            fillcolor=_rgba(series.colour, _drawn.BAND),
             line={"width": 0},
             mode="lines",
             hoverinfo="skip",
         )
         figure.add_scatter(
             x=x,
-            y=[scaled(panel, p.value) for p in series.points],
+            y=[_drawn.scaled(panel, p.value) for p in series.points],
             mode="lines+markers" if len(x) <= 20 else "lines",
-            line={"color": series.colour, "width": 2.5, "dash": dash_of(i)[1]},
-            marker={"symbol": marker_of(i)[1], "size": 8, "color": series.colour},
+            line={"color": series.colour, "width": 2.5, "dash": _drawn.dash_of(i)[1]},
+            marker={"symbol": _drawn.marker_of(i)[1], "size": 8, "color": series.colour},
             text=[_hover(panel, series, p, chart.band) for p in series.points],
             hovertemplate="%{text}<extra></extra>",
             name=series.label,
         )
-    ends = line_ends(panel)
+    ends = _drawn.line_ends(panel)
     pixels = (_HEIGHT - 70) / (high - low)
-    many = len(ends) > MANY
-    at = spread_out([scaled(panel, p.value) * pixels for _, p in ends], 16, low * pixels, high * pixels)
+    many = len(ends) > _drawn.MANY
+    at = _drawn.spread_out([_drawn.scaled(panel, p.value) * pixels for _, p in ends], 16, low * pixels, high * pixels)
     for (series, point), place in zip(ends, at, strict=True):
         figure.add_annotation(
             # annotations take the logarithm; of many lines, those that end early have their labels with the others
-            x=1 if many else math.log10(float(point.x)) if is_logarithmic(chart, panel) else point.x,
+            x=1 if many else math.log10(float(point.x)) if _drawn.is_logarithmic(chart, panel) else point.x,
             xref="paper" if many else "x",
-            y=scaled(panel, point.value),
-            yshift=place - scaled(panel, point.value) * pixels,
-            text=_escaped(shortened(series.label, LABEL)),
+            y=_drawn.scaled(panel, point.value),
+            yshift=place - _drawn.scaled(panel, point.value) * pixels,
+            text=_escaped(_drawn.shortened(series.label, _drawn.LABEL)),
             font={"color": series.colour, "size": 13},
             showarrow=False,
             xanchor="left",
             xshift=8,
         )
-    longest = max((len(shortened(s.label, LABEL)) for s, _ in ends), default=0)
+    longest = max((len(_drawn.shortened(s.label, _drawn.LABEL)) for s, _ in ends), default=0)
     figure.update_layout(height=_HEIGHT, margin={"l": 58, "r": 16 + 8 * longest, "t": 10, "b": 50})
-    if is_logarithmic(chart, panel):
+    if _drawn.is_logarithmic(chart, panel):
         across = [math.log10(t) for t in chart.ticks]
     else:
         across = [float(p.x) for s in panel.series for p in s.points]
@@ -133,7 +119,7 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     )
     if panel.names:
         figure.update_xaxes(tickvals=list(range(len(panel.names))), ticktext=list(map(_escaped, panel.names)))
-    elif is_logarithmic(chart, panel):
+    elif _drawn.is_logarithmic(chart, panel):
         figure.update_xaxes(
             type="log", tickvals=list(chart.ticks), ticktext=[f"{t:g}" for t in chart.ticks], minor={"ticks": ""}
         )
@@ -143,16 +129,16 @@ def _plotly_lines(figure: go.Figure, chart: Chart, panel: Panel) -> None:
 
 def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
     categories = list(dict.fromkeys(str(p.x) for s in reversed(panel.series) for p in s.points))
-    barred, shown = chart.kind == "bars", shown_series(chart, panel)
+    barred, shown = chart.kind == "bars", _drawn.shown_series(chart, panel)
     if barred:
-        spans = bar_spans(panel)
+        spans = _drawn.bar_spans(panel)
         figure.add_bar(
             orientation="h",
             base=[low for _, low, _ in spans],
             x=[high - low for _, low, high in spans],
             y=[categories.index(x) for x, _, _ in spans],
             width=0.5,
-            marker={"color": _rgba(shown[1].colour, 2 * BAND)},
+            marker={"color": _rgba(shown[1].colour, 2 * _drawn.BAND)},
             hoverinfo="skip",
             showlegend=False,
         )
@@ -160,13 +146,13 @@ def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
         points = series.points
         dodge = 0 if barred else 0.22 * ((len(shown) - 1) / 2 - i)
         figure.add_scatter(
-            x=[scaled(panel, p.value) for p in points],
+            x=[_drawn.scaled(panel, p.value) for p in points],
             y=[categories.index(str(p.x)) + dodge for p in points],
             mode="markers",
-            marker={"symbol": marker_of(i)[1], "size": 9, "color": series.colour},
+            marker={"symbol": _drawn.marker_of(i)[1], "size": 9, "color": series.colour},
             error_x={
-                "array": [scaled(panel, p.high - p.value) for p in points],
-                "arrayminus": [scaled(panel, p.value - p.low) for p in points],
+                "array": [_drawn.scaled(panel, p.high - p.value) for p in points],
+                "arrayminus": [_drawn.scaled(panel, p.value - p.low) for p in points],
                 "color": series.colour,
                 "thickness": 2,
                 "width": 0,
@@ -183,9 +169,9 @@ def _plotly_dots(figure: go.Figure, chart: Chart, panel: Panel) -> None:
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left", "traceorder": "normal"},
     )
     suffix = words.PERCENT if panel.unit == "fraction" else ""
-    low, high = limits_of(chart, panel)
+    low, high = _drawn.limits_of(chart, panel)
     figure.update_xaxes(range=[low, high], ticksuffix=suffix, zeroline=low < 0, nticks=5)
-    ticktext = [_escaped(shortened(c)) for c in categories]
+    ticktext = [_escaped(_drawn.shortened(c)) for c in categories]
     figure.update_yaxes(
         tickvals=list(range(len(categories))),
         ticktext=ticktext,

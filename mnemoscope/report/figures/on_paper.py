@@ -15,21 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnemoscope.report.charts import Chart, Panel
-from mnemoscope.report.figures._drawn import (
-    BAND,
-    LABEL,
-    MANY,
-    bar_spans,
-    dash_of,
-    is_logarithmic,
-    limits_of,
-    line_ends,
-    marker_of,
-    scaled,
-    shortened,
-    shown_series,
-    spread_out,
-)
+from mnemoscope.report.figures import _drawn
 
 _STYLE = {
     "font.size": 9,
@@ -106,7 +92,7 @@ def draw(chart: Chart) -> Figure:
 def _height(chart: Chart, panel: Panel) -> float:
     """In inches."""
     if chart.kind == "lines":
-        return 3.2 if len(panel.series) > MANY else 2.4
+        return 3.2 if len(panel.series) > _drawn.MANY else 2.4
     return 0.9 + 0.26 * len({p.x for s in panel.series for p in s.points})
 
 
@@ -128,30 +114,30 @@ def _legend(figure: Figure) -> None:
 def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
     for i, series in enumerate(panel.series):
         x = [float(p.x) for p in series.points]
-        low, high = ([scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))
-        axes.fill_between(x, low, high, color=series.colour, alpha=BAND, linewidth=0)
-        marker = marker_of(i)[0] if len(x) <= 20 else None
-        y = [scaled(panel, p.value) for p in series.points]
-        axes.plot(x, y, dash_of(i)[0], color=series.colour, marker=marker, markersize=4, linewidth=1.4)
-    bottom, top = limits_of(chart, panel)
+        low, high = ([_drawn.scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))
+        axes.fill_between(x, low, high, color=series.colour, alpha=_drawn.BAND, linewidth=0)
+        marker = _drawn.marker_of(i)[0] if len(x) <= 20 else None
+        y = [_drawn.scaled(panel, p.value) for p in series.points]
+        axes.plot(x, y, _drawn.dash_of(i)[0], color=series.colour, marker=marker, markersize=4, linewidth=1.4)
+    bottom, top = _drawn.limits_of(chart, panel)
     axes.set_ylim(bottom, top)
     if panel.names:
         axes.set_xticks(range(len(panel.names)), panel.names)
-    elif is_logarithmic(chart, panel):
+    elif _drawn.is_logarithmic(chart, panel):
         axes.set_xscale("log")
         axes.set_xticks(chart.ticks, [f"{t:g}" for t in chart.ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlim(min(chart.ticks) / 1.2, max(chart.ticks) * 1.2)
-    ends = line_ends(panel)
-    values = [scaled(panel, p.value) for _, p in ends]
-    many = len(ends) > MANY
+    ends = _drawn.line_ends(panel)
+    values = [_drawn.scaled(panel, p.value) for _, p in ends]
+    many = len(ends) > _drawn.MANY
     axes_end = max((p.x for _, p in ends), default=0)
-    places = spread_out(values, (0.06 if many else 0.075) * (top - bottom), bottom, top)
+    places = _drawn.spread_out(values, (0.06 if many else 0.075) * (top - bottom), bottom, top)
     for (series, point), value, at in zip(ends, values, places, strict=True):
         # lines that end early have their labels with the others
         moved = many and (abs(at - value) > 0.03 * (top - bottom) or point.x != axes_end)
         axes.annotate(
-            _literal(shortened(series.label, LABEL)),
+            _literal(_drawn.shortened(series.label, _drawn.LABEL)),
             (float(point.x), value),
             xytext=(1.07, at) if many else (10, at),
             textcoords=("axes fraction" if many else "offset points", "data"),
@@ -167,23 +153,23 @@ def _axes_lines(axes: Axes, chart: Chart, panel: Panel) -> None:
 
 def _axes_dots(axes: Axes, chart: Chart, panel: Panel) -> None:
     categories = list(dict.fromkeys(str(p.x) for s in reversed(panel.series) for p in s.points))
-    barred, shown = chart.kind == "bars", shown_series(chart, panel)
-    for name, begin, end in bar_spans(panel) if barred else []:
+    barred, shown = chart.kind == "bars", _drawn.shown_series(chart, panel)
+    for name, begin, end in _drawn.bar_spans(panel) if barred else []:
         colour = shown[1].colour
-        axes.barh(categories.index(name), end - begin, 0.5, begin, color=colour, alpha=2 * BAND, linewidth=0)
+        axes.barh(categories.index(name), end - begin, 0.5, begin, color=colour, alpha=2 * _drawn.BAND, linewidth=0)
     for i, series in enumerate(shown):
         dodge = 0 if barred else 0.22 * ((len(shown) - 1) / 2 - i)
         y = [categories.index(str(p.x)) + dodge for p in series.points]
-        x = [scaled(panel, p.value) for p in series.points]
-        low, high = ([scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))
+        x = [_drawn.scaled(panel, p.value) for p in series.points]
+        low, high = ([_drawn.scaled(panel, getattr(p, end)) for p in series.points] for end in ("low", "high"))
         axes.hlines(y, low, high, color=series.colour, linewidth=1.4)
-        marker = marker_of(i)[0]
+        marker = _drawn.marker_of(i)[0]
         axes.plot(
             x, y, color=series.colour, marker=marker, markersize=4.5, linestyle="none", label=_literal(series.label)
         )
-    axes.set_yticks(range(len(categories)), [_literal(shortened(c)) for c in categories])
+    axes.set_yticks(range(len(categories)), [_literal(_drawn.shortened(c)) for c in categories])
     axes.set_ylim(-0.6, len(categories) - 0.4)
-    axes.set_xlim(limits_of(chart, panel))
+    axes.set_xlim(_drawn.limits_of(chart, panel))
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     _finish(axes, panel, axes.xaxis)
