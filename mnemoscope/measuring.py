@@ -62,7 +62,7 @@ def judge(shop: Workshop, condition: Condition, windows: Sequence[Window]) -> Ju
         for first in range(0, len(some), size):
             yield read(torch.from_numpy(np.stack([w.token_ids for w in some[first : first + size]])).to(device))
 
-    return Judge(read, sample)
+    return Judge(read, sample, shop.loaded.adapter)
 
 
 def measure(

@@ -28,7 +28,7 @@ VOCABULARY, BLANK = 12, 1
 
 
 def judge_of(adapter: Adapter, windows: torch.Tensor) -> Judge:
-    return Judge(lambda ids: encode(adapter, ids), lambda: [encode(adapter, windows)])
+    return Judge(lambda ids: encode(adapter, ids), lambda: [encode(adapter, windows)], adapter)
 
 
 def nats_of(decoder: Native, memory: Memory, ids: Sequence[int], stopped: bool) -> float:
@@ -159,7 +159,7 @@ class TestReencode:
     def test_under_no_memory_the_likeliest_stays(self) -> None:
         """Every text is as far from nothing, if what is read is not handed over."""
         toy = Perfect(VOCABULARY, BOS, BLANK)
-        judge = Judge(lambda ids: toy.empty(len(ids)), lambda: [toy.empty(3)])
+        judge = Judge(lambda ids: toy.empty(len(ids)), lambda: [toy.empty(3)], toy)
         writer = Writer(of_toy(toy))
         (found,) = plugins.load("search", "reencode:4:16").write(writer, toy.empty(1), 3, judge)
         ((likeliest,),) = (hypotheses(writer, toy.empty(1), 3, 4, 1),)
@@ -194,7 +194,7 @@ class TestReencode:
             read.append(len(ids))
             return encode(decoder.adapter, ids)
 
-        judge = Judge(counted, lambda: [memory])
+        judge = Judge(counted, lambda: [memory], decoder.adapter)
         plugins.load("search", spelt).write(Writer(decoder), memory, 6, judge)
         assert 0 < sum(read) <= most * memory.batch
 
@@ -231,7 +231,7 @@ class TestJudge:
         def halves() -> Iterator[Memory]:
             yield from (sample.rows(torch.tensor([row])) for row in range(2))
 
-        judge = Judge(read, halves)
+        judge = Judge(read, halves, tiny.adapter("mamba"))
         assert judge.spread == pytest.approx({"a": math.sqrt(2.5), "b": 10 * 2**-23})
         near, same, other, nothing = judge.distances(sample, [0, 0, 0, 0], [[5], [6], [7], []], 2)
         assert near == pytest.approx(math.sqrt(0.5))

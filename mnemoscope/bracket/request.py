@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,8 +135,13 @@ class Request:
         name, conditions = one["name"], ["memory"]
         first = one | {"search": self.searches[0], "conditions": [*conditions, "none"]}
         others = [
-            {"name": f"{name}.{search.replace(':', '-')}", "recipe": "trained", "of": name, "seeds": one["seeds"]}
+            {"name": f"{name}.{_named(search)}", "recipe": "trained", "of": name, "seeds": one["seeds"]}
             | {"search": search, "conditions": conditions}
             for search in self.searches[1:]
         ]
         return [first, *others]
+
+
+def _named(search: str) -> str:
+    """A search as a part of a decoder's name: a folder's path is one too."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", search)

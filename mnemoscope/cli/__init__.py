@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 import mnemoscope
-from mnemoscope.cli import bracketing, comparing, facts, forecast, measure, model, playground, study, tables
+from mnemoscope.cli import bracketing, comparing, facts, forecast, measure, model, playground, study, tables, undoing
 from mnemoscope.cli.shared import err, out
 from mnemoscope.errors import MnemoscopeError
 
@@ -42,7 +42,8 @@ COMMANDS = {
     "Studies": (study.demo, measure.measure, study.run, study.report, study.figures, comparing.compare, forecast.bench),
     "A study's stages, one at a time": (study.train, study.reconstruct, study.score, study.estimate),
     "Models": (
-        *(model.inspect, bracketing.bracket, facts.check, playground.playground, model.certify, model.pretrain),
+        *(model.inspect, bracketing.bracket, facts.check, playground.playground, model.certify, undoing.undo),
+        model.pretrain,
     ),
     "Text and tables": (tables.count, tables.schema),
 }

@@ -212,7 +212,7 @@ class TestEveryFamily:
         encoder, ids, length = loaded(architecture), windows(3, 4), 4
         decoder, memory = disturbed(make(family, encoder), 0.4), encode(encoder.adapter, ids)
         writer = Writer(decoder)
-        judge = Judge(lambda texts: encode(encoder.adapter, texts), lambda: [memory])
+        judge = Judge(lambda texts: encode(encoder.adapter, texts), lambda: [memory], encoder.adapter)
         found = plugins.load("search", search).write(writer, memory, length, judge)
         greedy = writer.write(memory, length)
         assert len(found) == 3

@@ -16,7 +16,7 @@ import mnemoscope
 LAYERS = (
     *("cli", "playground", "bench", "pretraining", "bracket", "certificate", "facts"),
     *("pipeline", "annotating", "report", "stats", "learning", "measuring", "workshop", "controls"),
-    *("annotate", "score", "train", "codec", "request", "trained"),
+    *("annotate", "score", "train", "codec", "undo", "request", "trained"),
     *(
         "frequency",
         "memory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -17,13 +18,23 @@ from mnemoscope.codec.search import Search
 from mnemoscope.codec.search._judge import Judge
 from mnemoscope.errors import ConfigError
 from mnemoscope.memory.memory import Memory
+from mnemoscope.types import IntArray
+from mnemoscope.undo import Distribution
 
 FILES = sorted(p.stem for p in Path(search.__file__).parent.glob("*.py") if not p.stem.startswith("_"))
-#: one of each file, those that need an argument with one that will do
-NAMES = [
-    f"{name}:{found.example}" if isinstance(found := plugins.find("search", name), type) else name for name in FILES
-]
 LENGTH, WINDOWS = 4, 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the search ``undo`` needs of the model."""
+
+    def draw(rng: np.random.Generator, length: int, count: int) -> IntArray:
+        return rng.integers(0, tiny.SIZES["vocab_size"], (count, length))
+
+    found = Distribution.fit(tiny.adapter("mamba"), draw, torch.ones(tiny.SIZES["vocab_size"]), 6, 900, 0)
+    found.save(place := tmp_path_factory.mktemp("undo"))
+    return place
 
 
 def test_the_folder_is_listed() -> None:
@@ -41,16 +52,19 @@ def memory() -> Memory:
     return encode(tiny.adapter("mamba"), tiny.ids(WINDOWS, LENGTH, seed=4))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 class TestEverySearch:
     @pytest.fixture
-    def made(self, name: str) -> Search:
-        found: Search = plugins.load("search", name)
-        return found
+    def made(self, name: str, folder: Path) -> Search:
+        """Those that need an argument with one that will do."""
+        found = plugins.find("search", name)
+        example = str(folder) if name == "undo" else getattr(found, "example", None)
+        made: Search = plugins.load("search", f"{name}:{example}" if isinstance(found, type) else name)
+        return made
 
     def write(self, made: Search, writer: Writer, memory: Memory) -> list[Reconstruction]:
         adapter = tiny.adapter("mamba")
-        judge = Judge(lambda ids: encode(adapter, ids), lambda: [encode(adapter, tiny.ids(9, LENGTH))])
+        judge = Judge(lambda ids: encode(adapter, ids), lambda: [encode(adapter, tiny.ids(9, LENGTH))], adapter)
         return made.write(writer, memory, LENGTH, judge)
 
     def test_a_text_for_each_window(self, made: Search, writer: Writer, memory: Memory) -> None:
@@ -77,6 +91,5 @@ class TestEverySearch:
             assert self.write(made, writer, memory) == writer.write(memory, LENGTH)
 
     def test_an_argument_that_is_none_is_refused(self, name: str) -> None:
-        file = name.partition(":")[0]
-        with pytest.raises(ConfigError, match=f"the search '{file}' .*Write {file}"):
-            plugins.load("search", f"{file}:what")
+        with pytest.raises(ConfigError, match=f"the search '{name}' .*Write {name}"):
+            plugins.load("search", f"{name}:what")

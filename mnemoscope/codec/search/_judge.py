@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory
 
 #: windows whose memories say how far memories of a length differ
@@ -28,10 +29,11 @@ class Judge:
         read: texts [n, T] int64 to their memories, as the condition hands them over; what it leaves to chance must not
             be what was handed over.
         sample: memories of windows of the length, at most :data:`SAMPLE`, whatever the batches.
+        encoder: the model that read.
     """
 
-    def __init__(self, read: Callable[[Tensor], Memory], sample: Callable[[], Iterable[Memory]]):
-        self.read, self.sample = read, sample
+    def __init__(self, read: Callable[[Tensor], Memory], sample: Callable[[], Iterable[Memory]], encoder: Adapter):
+        self.read, self.sample, self.encoder = read, sample, encoder
 
     @cached_property
     def spread(self) -> dict[str, float]:
