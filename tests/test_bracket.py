@@ -358,21 +358,24 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("arguments", "said"),
     [
         (["m"], "a model needs a text"),
-        (["m", "--text", "t", "--out", "o", "--noise", "much"], "--noise takes numbers"),
-        (["m", "--text", "t", "--out", "o", "--noise", "0"], "Give numbers above 0"),
-        (["m", "--text", "t", "--out", "o"], "no decoder is shipped with 'm'"),
-        (["m", "--text", "t", "--out", "o", "--learning-rate", "1e-3"], "--learning-rate, --train and --family"),
-        (["m", "--text", "t", "--out", "o", "--tokens", "9"], "at which rate is not said"),
-        (["m", "--text", "t", "--out", "o", "--tokens", "9", "--learning-rate", "1"], "no text to train"),
-        (["m", "--text", "t", "--out", "o", "--decoder", "nowhere"], "and there are none"),
-        (["mamba-nano", "--text", "t", "--out", "o", "--lengths", "64,512"], "on windows of 4 to 256 tokens: what is"),
-        (["mamba-nano", "--text", "t", "--out", "o", "--search", "beam"], "the search 'beam' needs"),
-        (["mamba-nano", "--text", "t", "--out", "o", "--search", "greedy", "--search", "greedy"], "given twice"),
+        (["m", "--text", "t.txt", "--out", "o", "--noise", "much"], "--noise takes numbers"),
+        (["m", "--text", "t.txt", "--out", "o", "--noise", "0"], "Give numbers above 0"),
+        (["m", "--text", "t.txt", "--out", "o"], "no decoder is shipped with 'm'"),
+        (["m", "--text", "t.txt", "--out", "o", "--learning-rate", "1e-3"], "--learning-rate, --train and --family"),
+        (["m", "--text", "t.txt", "--out", "o", "--tokens", "9"], "at which rate is not said"),
+        (["m", "--text", "t.txt", "--out", "o", "--tokens", "9", "--learning-rate", "1"], "no text to train"),
+        (["m", "--text", "t.txt", "--out", "o", "--decoder", "nowhere"], "and there are none"),
+        (
+            ["mamba-nano", "--text", "t.txt", "--out", "o", "--lengths", "64,512"],
+            "on windows of 4 to 256 tokens: what is",
+        ),
+        (["mamba-nano", "--text", "t.txt", "--out", "o", "--search", "beam"], "the search 'beam' needs"),
+        (["mamba-nano", "--text", "t.txt", "--out", "o", "--search", "greedy", "--search", "greedy"], "given twice"),
         (
             [
                 "m",
                 "--text",
-                "t",
+                "t.txt",
                 "--out",
                 "o",
                 "--tokens",
@@ -380,7 +383,7 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 "--learning-rate",
                 "1",
                 "--train",
-                "t",
+                "t.txt",
                 "--family",
                 "f",
             ],
@@ -390,6 +393,8 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_bad_input(arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # a text that is not there would be said first
+    Path("t.txt").write_text("The sea was calm.\n")
     done = invoke(*arguments)
     assert isinstance(done.exception, ConfigError | ModelError), done.output
     assert said in str(done.exception)
@@ -397,7 +402,8 @@ def test_bad_input(arguments: list[str], said: str, tmp_path: Path, monkeypatch:
 
 def test_a_run_takes_no_text(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    assert "is a run, which has a text" in str(invoke(tmp_path, "--text", "t").exception)
+    (tmp_path / "t.txt").write_text("The sea was calm.\n")
+    assert "is a run, which has a text" in str(invoke(tmp_path, "--text", tmp_path / "t.txt").exception)
 
 
 def test_the_embedded_model_has_a_decoder_and_three_searches() -> None:
