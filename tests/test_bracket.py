@@ -338,6 +338,9 @@ def test_a_checkpoint_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found.columns == [c.name for c in schema.BRACKET]
     assert set(found["by"]) == {"all", "domain", "position"}
     assert (found["floor"].drop_nans() <= found.filter(pl.col("floor").is_not_nan())["ceiling"]).all()
+    # what is not known is no less than nothing, and no more than all
+    assert found["gap_low"].drop_nans().min() >= 0
+    assert found["gap_high"].drop_nans().max() <= 1
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     shown = page.partition('<section id="bracketed">')[2].partition("</section>")[0]
     assert all(f'<figure id="{name}">' in shown for name in ("bracket", "bracket-classes", "floors", "convergence"))

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -92,6 +93,8 @@ def brackets(run_folder: Path, study: Study) -> pl.DataFrame:
     for cell, ceiling in ceilings.items():
         floor = floors.get(cell)
         gap = difference(cells[1][cell], cells[0][cell], confidence=e.confidence) if floor else None
+        # the ceiling is never below the floor
+        low, high = np.clip([gap.low, gap.high], 0, 1) if gap else (math.nan, math.nan)
         named, how_chosen = chosen.names(cell[0])
         rows.append(
             {
@@ -100,7 +103,7 @@ def brackets(run_folder: Path, study: Study) -> pl.DataFrame:
                 **_ends("floor", floor),
                 **_ends("ceiling", ceiling),
                 **{"gap": gap.value if gap else math.nan},
-                **{"gap_low": gap.low if gap else math.nan, "gap_high": gap.high if gap else math.nan},
+                **{"gap_low": float(low), "gap_high": float(high)},
                 **{"guessed": guessed[cell], "confidence": e.confidence},
                 **{"n_tokens": ceiling["n_tokens"], "n_certified": floor["n_tokens"] if floor else 0},
                 **{"n_documents": ceiling["n_documents"], "decoders": named},
