@@ -56,6 +56,16 @@ def test_readmes_result_is_that_of_its_page() -> None:
         assert f"| {number} <sub>" in table
 
 
+def test_readmes_windows_are_those_of_their_page() -> None:
+    section = README.split("## Whose loss is it?")[1].split("\n## ")[0]
+    (page,) = re.findall(r"\((docs/results/[\w-]+\.md)\)", section)
+    table = (ROOT / page).read_text(encoding="utf-8").split("## Read by algebra")[1].split("\n## ")[0]
+    quoted = re.findall(r"\d+ of \d+", section)
+    assert len(quoted) == 2
+    for number in quoted:
+        assert f"| **{number}** (" in table
+
+
 def test_readmes_command_of_tests_is_what_is_run() -> None:
     assert "\nmake test " in README
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").endswith("\nmake test\n")
