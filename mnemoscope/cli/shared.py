@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,9 @@ def loading(texts: Sequence[str] = ()) -> None:
 
     for text in texts:
         files.find(text)
-    err.print("loading the model ...", highlight=False)
+    # of several processes one speaks
+    if os.environ.get("RANK", "0") == "0":
+        err.print("loading the model ...", highlight=False)
 
 
 def tracking(study: config.Study, track: str | None) -> config.Study:
