@@ -26,6 +26,7 @@ from mnemoscope.text.tokens import TokenStore
 from mnemoscope.types import IntArray
 from mnemoscope.undo import Distribution, FirstLayer, Reader, fit
 from mnemoscope.undo.distribution import groups_of, regressors, seen
+from mnemoscope.undo.layer import KINDS
 from mnemoscope.undo.reader import EFFORTS
 
 VOCABULARY = tiny.SIZES["vocab_size"]
@@ -45,8 +46,9 @@ def distribution() -> Distribution:
     return Distribution.fit(adapter(), draw, torch.ones(VOCABULARY), LONGEST, 3000, 0)
 
 
-def test_the_layer_by_hand_makes_the_models_own_state() -> None:
-    model = tiny.adapter("mamba", torch.float64).requires_grad_(False)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_layer_by_hand_makes_the_models_own_state(kind: str) -> None:
+    model = tiny.adapter(kind, torch.float64).requires_grad_(False)
     layer = FirstLayer(model, torch.arange(48), torch.ones(VOCABULARY), torch.float64)
     ids = tiny.ids(3, 7)
     padded = torch.cat([torch.full((3, layer.width - 1), layer.before), ids], 1)
