@@ -217,6 +217,16 @@ class TestReencode:
 
 
 class TestJudge:
+    def test_the_same_is_the_same_to_the_last_bit(self) -> None:
+        """Where a difference is too small for its square to be told from 0, the distance is 0."""
+        given = Memory({"a": torch.tensor([[1.0, 1e-30], [2.0, 3e-30]])})
+        other = Memory({"a": torch.tensor([[1.0, 2e-30]])})
+        judge = Judge(
+            lambda ids: given.rows(torch.tensor([0])) if ids[0, 0] else other, lambda: [given], tiny.adapter("mamba")
+        )
+        assert judge.distances(given, [0, 0], [[0], [1]], 1) == [0, 0]
+        assert [judge.same(given, 0, [text]) for text in (0, 1)] == [False, True]
+
     def test_by_hand(self) -> None:
         """Two parts.  a is [0, 0], [2, 4] over two windows: variances 1 and 4, s^2 = 2.5.  b is 10, 10: no spread, and
         rounding alone.  From [0, 0], 10 the text 5 is [1, 2], 10 away: (1 + 4) / 2 / 2.5 = 1, and 0; the mean is 1 / 2.

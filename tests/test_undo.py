@@ -43,7 +43,7 @@ def draw(rng: np.random.Generator, length: int, count: int) -> IntArray:
 
 @pytest.fixture(scope="module")
 def distribution() -> Distribution:
-    return Distribution.fit(adapter(), draw, torch.ones(VOCABULARY), LONGEST, 3000, 0)
+    return Distribution.fit(adapter(), draw, torch.ones(VOCABULARY), LONGEST, 3000, 0, Silent())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,9 +26,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mnemoscope.errors import MnemoscopeError, RunError
+from mnemoscope.errors import RunError
 from mnemoscope.memory.adapter import Adapter
-from mnemoscope.rundir import write_atomically
+from mnemoscope.progress import Progress
+from mnemoscope.rundir import replacing, write_atomically
 from mnemoscope.types import IntArray
 from mnemoscope.undo.layer import FirstLayer, fingerprint, undoable
 
@@ -107,7 +108,7 @@ class Distribution:
         longest: int,
         states: int,
         seed: int,
-        progress: Callable[[int, int], None] = lambda done, all_: None,
+        progress: Progress,
     ) -> Distribution:
         """Args:
         adapter: the model.
@@ -115,7 +116,6 @@ class Distribution:
         frequency: of each token [V].
         longest: tokens of the longest window that is to be read back.
         states: for each group, at least twice as many as numbers (C N).
-        progress: called with windows read, of how many.
 
         Raises:
             ModelError: the architecture's steps are not undone.
@@ -128,35 +128,32 @@ class Distribution:
         known = layer.width - 1
         bounds = list(groups_of(known, longest - 2))
         windows = -(-states // EACH)
-        total = min(COEFFICIENTS, windows) + windows
-        done = 0
+        first_pass = min(COEFFICIENTS, windows)
+        numbers = len(channels) * layer.columns
+        sums = [_Sums.zeros(last - first + 1, numbers, known + 2) for first, last in bounds]
+        covariances = [torch.zeros(numbers, numbers) for _ in bounds]
+        counts = [0] * len(bounds)
+        with torch.no_grad(), progress.task("learning states", first_pass + windows, "windows") as bar:
 
-        def batches(count: int) -> Iterator[IntArray]:
-            nonlocal done
-            for first in range(0, count, TOGETHER):
-                some = min(TOGETHER, count - first)
-                yield draw(rng, longest - 1, some)
-                done += some
-                progress(done, total)
+            def batches(count: int, done: int) -> Iterator[IntArray]:
+                for first in range(0, count, TOGETHER):
+                    bar.at(done + first)
+                    yield draw(rng, longest - 1, min(TOGETHER, count - first))
 
-        sums = [_Sums.zeros(last - first + 1, len(channels) * layer.columns, known + 2) for first, last in bounds]
-        with torch.no_grad():
-            for ids in batches(min(COEFFICIENTS, windows)):
-                for g, place, regressors, state in _states(layer, ids, bounds, rng):
-                    sums[g].add(place, regressors, state)
+            for ids in batches(first_pass, 0):
+                for g, place, x, state in _states(layer, ids, bounds, rng):
+                    sums[g].add(place, x, state)
             fitted = [s.solve(known) for s in sums]
-            numbers = len(channels) * layer.columns
-            covariances = [torch.zeros(numbers, numbers) for _ in bounds]
-            counts = [0] * len(bounds)
-            for ids in batches(windows):
+            for ids in batches(windows, first_pass):
                 rests: list[list[Tensor]] = [[] for _ in bounds]
-                for g, place, regressors, state in _states(layer, ids, bounds, rng):
+                for g, place, x, state in _states(layer, ids, bounds, rng):
                     coefficients, deviation = fitted[g][0][place], fitted[g][1][place]
-                    rests[g].append((state - (regressors * coefficients).sum(-1)) / deviation)
+                    rests[g].append((state - (x * coefficients).sum(-1)) / deviation)
                 for g, some_rests in enumerate(rests):
                     rest = torch.cat(some_rests)
                     covariances[g].addmm_(rest.T, rest)
                     counts[g] += len(rest)
+            bar.at(first_pass + windows)
         found = tuple(Group(*bounds[g], *fitted[g], covariances[g] / counts[g]) for g in range(len(bounds)))
         return cls(fingerprint(adapter), channels, frequency.double(), found, states)
 
@@ -166,9 +163,8 @@ class Distribution:
         for i, group in enumerate(self.groups):
             for name in ("coefficients", "deviation", "covariance"):
                 tensors[f"{name}.{i}"] = getattr(group, name).contiguous()
-        unfinished = folder / f"{NUMBERS}.new"
-        save_file(tensors, unfinished)
-        unfinished.replace(folder / NUMBERS)
+        with replacing(folder / NUMBERS) as part:
+            save_file(tensors, part)
         about = {"model": self.model, "states": self.states, "groups": [[g.first, g.last] for g in self.groups]}
         write_atomically(folder / ABOUT, json.dumps(about, indent=1))
 
@@ -183,8 +179,6 @@ class Distribution:
                 for i, (first, last) in enumerate(about["groups"])
             )
             return cls(about["model"], tensors["channels"], tensors["frequency"], groups, about["states"])
-        except MnemoscopeError:
-            raise
         except Exception as error:  # the libraries raise several kinds, and any means that it is not one
             raise RunError(
                 f"no distribution of states can be read here ({error})",

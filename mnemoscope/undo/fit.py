@@ -37,9 +37,9 @@ def fit(
     given = [Corpus.model_validate({"path": path}) for path in text]
     corpora.check(given)
     with tempfile.TemporaryDirectory() as place:
-        with progress.task("tokenising", 1, "texts"):
-            assert loaded.tokenizer is not None
-            store = TokenStore.build(given, loaded.tokenizer, place)
+        assert loaded.tokenizer is not None
+        progress.say("tokenising ...")
+        store = TokenStore.build(given, loaded.tokenizer, place)
         # all of its text is there, and long enough, before the first state is made
         store.sample(np.random.default_rng(0), longest - 1, 1)
         if states < 2 * (numbers := Distribution.numbers(adapter)):
@@ -48,9 +48,6 @@ def fit(
                 remedy=f"Give --states {2 * numbers} or more",
             )
         frequency = torch.from_numpy(np.bincount(store.tokens, minlength=adapter.vocabulary).astype(np.float64))
-        with progress.task("learning states", 1, "windows") as bar:
-            found = Distribution.fit(
-                adapter, store.sample, frequency, longest, states, seed, lambda done, of: bar.at(done / of)
-            )
+        found = Distribution.fit(adapter, store.sample, frequency, longest, states, seed, progress)
     found.save(folder)
     return found

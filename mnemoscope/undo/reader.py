@@ -16,7 +16,6 @@ A few texts are kept where the scores are close.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +137,8 @@ class Reader:
         first = paths[0]
         rounding = epsilon * (first.magnitude + (state - first.added).abs()) / first.decay.exp() + 1e-12
         judge = (_Exact if position == self.layer.width - 2 else _Likely)(self, position, rounding)
+        if not judge.stages:
+            return []
         vocabulary = len(self.log_frequency)
         scores = np.full(len(paths) * vocabulary, -np.inf)
 
@@ -161,8 +162,6 @@ class Reader:
             lead = scores[chosen[0]] - scores[chosen[1]] if len(chosen) > 1 else np.inf
             if stage and lead > effort.sure:
                 break
-        if not judge.stages:
-            return []
         going_on = chosen[: 1 if lead > effort.sure else effort.keep]
         best = scores[going_on[0]]
         return [
@@ -213,10 +212,6 @@ class _Likely:
 
     def _factor(self, count: int) -> Tensor:
         if count not in self._factors:
-            # that of the first numbers is the first part of that of more
-            larger = [f for n, f in self._factors.items() if n >= count]
-            if larger:
-                return larger[0][:count, :count]
             some = self.numbers[:count]
             covariance = self.group.covariance[some][:, some]
             covariance = covariance + torch.diag(RIDGE + self.share[:count].square())
@@ -253,8 +248,8 @@ class _Exact:
     def score(self, path: _Path, left: Tensor, tokens: Tensor, count: int) -> Floats:
         rest, decay, last = self.reader.undone(path, left, tokens, self.numbers)
         # of what stands before the first token nothing is left
-        parts: Sequence[Tensor] = regressors(self.reader.layer, last, self.position, self.numbers)[:-1]
-        error = rest - torch.stack(list(parts)).sum(0)
+        parts = regressors(self.reader.layer, last, self.position, self.numbers)[:-1]
+        error = rest - torch.stack(parts).sum(0)
         size = torch.stack([p.abs() for p in parts]).sum(0)
         tolerance = self.rounding[self.numbers].float() * torch.exp(-decay) + 1e-6 * size + 1e-10
         found: Floats = -0.5 * torch.log1p((error / tolerance).square()).sum(1).double().numpy()

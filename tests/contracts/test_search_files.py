@@ -18,6 +18,7 @@ from mnemoscope.codec.search import Search
 from mnemoscope.codec.search._judge import Judge
 from mnemoscope.errors import ConfigError
 from mnemoscope.memory.memory import Memory
+from mnemoscope.progress import Silent
 from mnemoscope.types import IntArray
 from mnemoscope.undo import Distribution
 
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def draw(rng: np.random.Generator, length: int, count: int) -> IntArray:
         return rng.integers(0, tiny.SIZES["vocab_size"], (count, length))
 
-    found = Distribution.fit(tiny.adapter("mamba"), draw, torch.ones(tiny.SIZES["vocab_size"]), 6, 900, 0)
+    found = Distribution.fit(tiny.adapter("mamba"), draw, torch.ones(tiny.SIZES["vocab_size"]), 6, 900, 0, Silent())
     found.save(place := tmp_path_factory.mktemp("undo"))
     return place
 

@@ -29,7 +29,7 @@ class Judge:
         read: texts [n, T] int64 to their memories, as the condition hands them over; what it leaves to chance must not
             be what was handed over.
         sample: memories of windows of the length, at most :data:`SAMPLE`, whatever the batches.
-        encoder: the model that read.
+        encoder: the study's model.
     """
 
     def __init__(self, read: Callable[[Tensor], Memory], sample: Callable[[], Iterable[Memory]], encoder: Adapter):
@@ -75,6 +75,12 @@ class Judge:
                 for index, distance in zip(part, self._batch(given, rows, texts, part), strict=True):
                     out[index] = distance
         return out
+
+    def same(self, given: Memory, row: int, text: Sequence[int]) -> bool:
+        """Whether a text is read into one of the memories given, to the last bit of every part: a distance of 0 would
+        pass over differences whose squares are too small for a float32."""
+        memory = self.read(torch.tensor([list(text)], device=next(iter(given.values())).device))
+        return all(torch.equal(memory[name][0], part[row]) for name, part in given.items())
 
     def _batch(
         self, given: Memory, rows: Sequence[int], texts: Sequence[Sequence[int]], indices: Sequence[int]

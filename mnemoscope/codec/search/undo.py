@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import torch
+
 from mnemoscope.codec.generate import Reconstruction, Writer
 from mnemoscope.codec.search._judge import Judge
 from mnemoscope.errors import ConfigError
@@ -18,12 +20,8 @@ from mnemoscope.memory.memory import Memory
 from mnemoscope.undo.distribution import ABOUT, Distribution
 from mnemoscope.undo.reader import EFFORTS, Reader
 
-#: texts of one window that are read again, at most
-READ_AGAIN = 16
-
 
 class Undo:
-    example = "FOLDER"
     follows = False
 
     def __init__(self, argument: str):
@@ -45,22 +43,24 @@ class Undo:
 
     def write(self, writer: Writer, memory: Memory, length: int, judge: Judge) -> list[Reconstruction]:
         reader = self.reader(judge.encoder)
-        found = writer.write(memory, length)
-        together = writer.size(writer.rows, length)
-        ssm, conv = (memory[f"layers.0.{part}"].cpu() for part in ("ssm", "conv"))
-        for row in range(memory.batch):
-            # a memory of nothing
-            if not ssm[row].any():
-                continue
-            for effort in EFFORTS:
-                read = reader.read(ssm[row], conv[row], length, effort)
-                texts = [text for text in read if writer.decoder.eos not in text][:READ_AGAIN]
-                distances = judge.distances(memory, [row] * len(texts), texts, together)
-                same = next((text for text, distance in zip(texts, distances, strict=True) if distance == 0), None)
-                if same is not None:
-                    found[row] = Reconstruction(same, True)
-                    break
-        return found
+        texts = [_read(reader, judge, memory, row, length, writer.decoder.eos) for row in range(memory.batch)]
+        rows = [row for row, text in enumerate(texts) if text is None]
+        lacking = memory.rows(torch.tensor(rows, dtype=torch.int64, device=writer.decoder.device))
+        written = iter(writer.write(lacking, length) if rows else ())
+        return [next(written) if text is None else Reconstruction(text, True) for text in texts]
+
+
+def _read(reader: Reader, judge: Judge, memory: Memory, row: int, length: int, eos: int) -> list[int] | None:
+    """The text of one window, None where none is found."""
+    ssm, conv = (memory[f"layers.0.{part}"][row].cpu() for part in ("ssm", "conv"))
+    # a memory of nothing
+    if not ssm.any():
+        return None
+    for effort in EFFORTS:
+        texts = [text for text in reader.read(ssm, conv, length, effort) if eos not in text]
+        if (found := next((text for text in texts if judge.same(memory, row, text)), None)) is not None:
+            return found
+    return None
 
 
 SEARCH = Undo
