@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -272,3 +276,17 @@ def test_float64_is_the_references() -> None:
         norm_numba.add_norm(x.double(), None, torch.ones(4), 1e-5, torch.float64)
     with pytest.raises(TypeError):
         cross_entropy_numba.linear_cross_entropy(x[0].double(), weight.T, torch.tensor([0, 1]))
+
+
+def test_kernels_take_the_threads_that_pytorch_was_given() -> None:
+    """Numba's OpenMP layer, once started, would give PyTorch all cores again, whatever OMP_NUM_THREADS said."""
+    code = """
+import numba, torch
+from mnemoscope.kernels.elementary_numba import loops_may_meet
+loops_may_meet()  # runs a loop
+print(torch.get_num_threads(), numba.get_num_threads())
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("NUMBA_NUM_THREADS", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
