@@ -17,6 +17,7 @@ import torch
 
 from mnemoscope import annotating, config, learning, measuring, plugins, schema
 from mnemoscope.codec.generate import Texts, Writer
+from mnemoscope.codec.search import Particular
 from mnemoscope.errors import ConfigError, RunError
 from mnemoscope.memory import continuity
 from mnemoscope.progress import Progress
@@ -56,6 +57,8 @@ def prepare(shop: Workshop) -> None:
         found = continuity.require(shop.loaded.adapter, shop.model_name)
         for decoder in study.decoders:
             decoders.check(decoder, run.checkpoints, shop.loaded.digest, study)
+            if isinstance(search := plugins.load("search", decoder.search), Particular):
+                search.require(shop.loaded.adapter)
             for name in decoder.conditions:
                 condition = plugins.load("condition", name)
                 for length in decoders.lengths_of(decoder, study):

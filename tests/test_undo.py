@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from mnemoscope import plugins
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import undone, verbatim
+from mnemoscope import config, pipeline, plugins
 from mnemoscope.cli import app
 from mnemoscope.codec.decoder import encode
 from mnemoscope.codec.families.native import Native
@@ -140,6 +144,47 @@ def test_windows_are_read_back(distribution: Distribution, length: int) -> None:
         assert text in found[:1]
 
 
+def test_it_is_read_a_token_at_a_time(distribution: Distribution) -> None:
+    model, ids = adapter(), tiny.ids(1, 9)
+    memory = encode(model, ids)
+    ssm, conv = memory["layers.0.ssm"][0], memory["layers.0.conv"][0]
+    reader = Reader(model, distribution)
+    found = list(reader.backwards(ssm, conv, 9, EFFORTS[0]))
+    known = reader.layer.width - 1
+    assert [len(texts[0]) for texts in found] == list(range(known, 10))
+    assert found[-1] == reader.read(ssm, conv, 9, EFFORTS[0])
+    assert undone.undone(reader, memory, ids[0].tolist()) == 9
+    # the oldest token is another: all but that one are right
+    other = [(int(ids[0, 0]) + 1) % VOCABULARY, *ids[0, 1:].tolist()]
+    assert undone.undone(reader, memory, other) == 8
+
+
+def test_what_a_window_costs_that_is_undone_from_its_end() -> None:
+    """Of six tokens 3, 4, 5 or 6 may be undone: log 4; four are, so the first two are paid for."""
+    assert undone.costs(4, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0], 4) == pytest.approx(np.log(4) + 3.0)
+    assert undone.costs(6, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0], 4) == pytest.approx(np.log(4))
+    rows = [
+        {"doc_id": f"d{i}", "length": 6, "k": 5 + i % 2, "nats": 6.0, "code": 2.0 + i % 2, "guessed": 10.0}
+        for i in range(8)
+    ]
+    line = undone.summary(rows, 0)
+    # 1 - 48 / 80, and 1 - 20 / 80
+    assert line.startswith("| 6 | 8 | 6 (5 to 6) | 4 of 8 | 0.400 (0.400 to 0.400) | 0.750 (0.")
+
+
+def test_what_the_convolution_hands_over_verbatim() -> None:
+    """Of one window: 2 + 3 nats of the last two tokens, 10 - 4 that the memory spares, 1 + 4 + 2 + 3 of all."""
+    guessed, nats = np.array([[1.0, 4.0, 2.0, 3.0]]), np.array([[1.0, 3.0, 0.0, 0.0]])
+    assert verbatim.shares(2, nats, guessed).tolist() == [[5.0, 6.0, 10.0]]
+    model, ids = adapter(), tiny.ids(4, 9)
+    layer = FirstLayer(model, torch.arange(1), torch.ones(VOCABULARY), torch.float32)
+    conv = encode(model, ids)["layers.0.conv"]
+    assert verbatim.told(layer, conv, ids) == 4 * (layer.width - 1)
+    # of the first window the token before last is another now
+    ids[0, -2] = (ids[0, -2] + 1) % VOCABULARY
+    assert verbatim.told(layer, conv, ids) == 4 * (layer.width - 1) - 1
+
+
 def test_another_state_is_not_read(distribution: Distribution) -> None:
     """Of the state of one window and the convolution's memory of another no text is in both."""
     model = adapter()
@@ -168,6 +213,17 @@ def test_another_models_is_refused(distribution: Distribution) -> None:
     other = tiny.adapter("mamba", seed=3)
     with pytest.raises(ConfigError, match="another model's first layer"):
         Reader(other, distribution)
+
+
+def test_another_models_is_refused_before_a_decoder_is_trained(distribution: Distribution, tmp_path: Path) -> None:
+    distribution.save(tmp_path / "undo")
+    decoder = small.values(tmp_path)["decoders"][0] | {"search": f"undo:{tmp_path / 'undo'}"}
+    study = config.load(small.study(tmp_path, decoders=[decoder]))
+    with pytest.raises(ConfigError, match="another model's first layer"):
+        pipeline.run(study, tmp_path / "run", until="prepare")
+    (tmp_path / "undo/distribution.json").write_text("{}")
+    with pytest.raises(RunError, match="no distribution of states can be read"):
+        pipeline.run(study, tmp_path / "again", until="prepare")
 
 
 def test_an_architecture_whose_steps_are_others_is_refused() -> None:

@@ -180,11 +180,27 @@ class Distribution:
             )
             return cls(about["model"], tensors["channels"], tensors["frequency"], groups, about["states"])
         except Exception as error:  # the libraries raise several kinds, and any means that it is not one
-            raise RunError(
-                f"no distribution of states can be read here ({error})",
-                remedy="Make it with: mnemoscope undo MODEL --text FILE --out FOLDER",
-                file=folder,
-            ) from None
+            raise _unreadable(folder, error) from None
+
+
+def model_of(folder: Path) -> str:
+    """Whose states the distribution of a folder is of: a model's fingerprint.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    try:
+        return str(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["model"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(folder, error) from None
+
+
+def _unreadable(folder: Path, error: Exception) -> RunError:
+    return RunError(
+        f"no distribution of states can be read here ({error})",
+        remedy="Make it with: mnemoscope undo MODEL --text FILE --out FOLDER",
+        file=folder,
+    )
 
 
 def groups_of(first: int, last: int) -> Iterator[tuple[int, int]]:

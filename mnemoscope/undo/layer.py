@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mnemoscope.errors import ModelError
+from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.memory.adapter import Adapter
 
 #: architectures whose first layer is one
@@ -122,3 +122,20 @@ def fingerprint(adapter: Adapter) -> str:
             digest.update(f"{name} {tuple(weight.shape)} ".encode())
             digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def require(adapter: Adapter, made_for: str) -> None:
+    """
+    Args:
+        made_for: the fingerprint of the model whose states a distribution is of.
+
+    Raises:
+        ModelError: the architecture's steps are not undone.
+        ConfigError: the distribution is another model's.
+    """
+    undoable(adapter)
+    if fingerprint(adapter) != made_for:
+        raise ConfigError(
+            "the distribution of states is of another model's first layer than the one that read",
+            remedy="Make it with: mnemoscope undo MODEL --text FILE --out FOLDER",
+        )

@@ -16,6 +16,7 @@ A few texts are kept where the scores are close.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mnemoscope.errors import ConfigError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.undo.distribution import Distribution, Group, regressors
-from mnemoscope.undo.layer import FirstLayer, fingerprint
+from mnemoscope.undo.layer import FirstLayer, require
 
 Floats = npt.NDArray[np.floating]
 
@@ -61,7 +61,7 @@ class Effort:
 
 
 #: what is tried, one after the other, until a text is accepted
-EFFORTS = (Effort(4, 60.0, 400.0, (300, 100)), Effort(16, 300.0, 3000.0, (600, 300)))
+EFFORTS = (Effort(4, 60.0, 400.0, (2000, 300)), Effort(16, 300.0, 3000.0, (8000, 1200)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +89,16 @@ class Reader:
     distribution: of its first layer's states.
 
     Raises:
+        ModelError: the architecture's steps are not undone.
         ConfigError: the distribution is another model's.
     """
 
     def __init__(self, adapter: Adapter, distribution: Distribution):
+        require(adapter, distribution.model)
         self.distribution = distribution
         arguments = adapter, distribution.channels, distribution.frequency
         self.layer = FirstLayer(*arguments, torch.float32)
         self.exact = FirstLayer(*arguments, torch.float64)
-        if fingerprint(adapter) != distribution.model:
-            raise ConfigError(
-                "the distribution of states is of another model's first layer than the one that read",
-                remedy="Make it with: mnemoscope undo MODEL --text FILE --out FOLDER",
-            )
         share = (distribution.frequency + 0.5).log()
         self.log_frequency = (share - share.logsumexp(0)).numpy()
 
@@ -111,18 +108,29 @@ class Reader:
         Args:
             ssm, conv: of one window [D, N] and [D, K - 1].
         """
+        *_, texts = self.backwards(ssm, conv, length, effort)
+        return texts
+
+    def backwards(self, ssm: Tensor, conv: Tensor, length: int, effort: Effort) -> Iterator[list[list[int]]]:
+        """What is read so far: the last K - 1 tokens, and then, a token older each time, what ``read`` goes on with,
+        the likeliest first; it ends with texts of ``length`` tokens, or with none."""
         with torch.no_grad():
             tail = self._last(conv)
-            known = self.layer.width - 1
-            if length <= known:
-                return [tail[known - length :]]
-            state = ssm[self.distribution.channels].double().flatten()
-            epsilon = ROUNDING * torch.finfo(ssm.dtype).eps
-            nothing = torch.zeros_like(state)
-            paths = [_Path(tail, nothing, nothing, nothing, 0.0)]
-            for position in range(length - 2, known - 2, -1):
+        known = self.layer.width - 1
+        if length <= known:
+            yield [tail[known - length :]]
+            return
+        yield [tail]
+        state = ssm[self.distribution.channels].double().flatten()
+        epsilon = ROUNDING * torch.finfo(ssm.dtype).eps
+        nothing = torch.zeros_like(state)
+        paths = [_Path(tail, nothing, nothing, nothing, 0.0)]
+        for position in range(length - 2, known - 2, -1):
+            with torch.no_grad():
                 paths = self._older(paths, state, epsilon, position, effort)
-            return [path.tokens for path in paths]
+            yield [path.tokens for path in paths]
+            if not paths:
+                return
 
     def _last(self, conv: Tensor) -> list[int]:
         """The last K - 1 tokens: those whose inputs the convolution's memory is nearest to."""
@@ -131,8 +139,6 @@ class Reader:
 
     def _older(self, paths: list[_Path], state: Tensor, epsilon: float, position: int, effort: Effort) -> list[_Path]:
         """With the next older token each; ``position``: of the state that is left when a step more is undone."""
-        if not paths:
-            return []
         left = [(state - path.added) / path.decay.exp() for path in paths]
         first = paths[0]
         rounding = epsilon * (first.magnitude + (state - first.added).abs()) / first.decay.exp() + 1e-12

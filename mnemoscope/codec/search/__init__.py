@@ -8,12 +8,13 @@ search changes them.
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mnemoscope import plugins
 from mnemoscope.codec.generate import Reconstruction, Writer
 from mnemoscope.codec.search._judge import Judge
 from mnemoscope.errors import ConfigError
+from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory
 
 
@@ -34,6 +35,15 @@ class Search(Protocol):
             memory: of B windows of ``length`` tokens, as it is handed over.
             judge: of such memories.
         """
+        ...
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A search that serves some models only; asked before any long work."""
+
+    def require(self, encoder: Adapter) -> None:
+        """Raises: ConfigError, ModelError: it reads no memories of this model."""
         ...
 
 

@@ -17,7 +17,8 @@ from mnemoscope.codec.search._judge import Judge
 from mnemoscope.errors import ConfigError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.memory import Memory
-from mnemoscope.undo.distribution import ABOUT, Distribution
+from mnemoscope.undo.distribution import ABOUT, Distribution, model_of
+from mnemoscope.undo.layer import require
 from mnemoscope.undo.reader import EFFORTS, Reader
 
 
@@ -34,6 +35,9 @@ class Undo:
         self.folder = Path(argument)
         self._reader: Reader | None = None
         self._lock = threading.Lock()
+
+    def require(self, encoder: Adapter) -> None:
+        require(encoder, model_of(self.folder))
 
     def reader(self, encoder: Adapter) -> Reader:
         with self._lock:
