@@ -19,7 +19,7 @@ from mnemoscope import cli, config
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import catalogue, export, figures, groups, published, tables, words
-from mnemoscope.report.charts import Chart, Panel, Point, Series
+from mnemoscope.report.charts import Chart, Panel, Point, Series, band
 from mnemoscope.rundir import RunDir
 from mnemoscope.stats.estimate import estimate
 
@@ -104,6 +104,12 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
 # ---- several runs
 
 
+def test_models_go_by_names_that_tell_them_apart() -> None:
+    assert export.label("runs/pretrain-mini/model", 15_237_664) == "pretrain-mini, 15.2\u202fM"
+    assert export.label("state-spaces/mamba-1.4b-hf", 1_372_178_432) == "mamba-1.4b-hf, 1.37\u202fB"
+    assert export.label("model", 0) == "model"
+
+
 def source(name: str, label: str, parameters: int, texts: str, estimates: pl.DataFrame) -> catalogue.Source:
     return catalogue.Source(name, label, parameters, texts, ["growing"], estimates)
 
@@ -118,6 +124,9 @@ def test_sizes_are_lines_of_one_chart_the_smallest_first(estimates: pl.DataFrame
     shown, absent = catalogue.of_runs(runs)
     assert "size" not in absent
     chart = next(c for c in shown if c.name == "size")
+    assert chart.band == "95\u202f% interval, documents resampled"
+    several = estimates.with_columns(method=pl.lit("bootstrap, 3 decoder seeds as a second level"))
+    assert band(several) == chart.band + ", decoder seeds as a second level"
     ours = [p for p in chart.panels if "published" not in p.title]
     assert [p.scale for p in ours] == ["retention", "omission_in_place", "rouge1"]
     assert all([s.label for s in p.series] == ["small, 2 M", "big, 9 M"] for p in ours)

@@ -87,6 +87,20 @@ def test_it_speaks_of_64_tokens_or_else_of_the_longest() -> None:
     )
 
 
+def test_what_a_search_finds_is_said_where_the_intervals_stand_apart() -> None:
+    lost = {"metric": "omission_in_place", "by": "all"}
+    greedy, beam = row("all", 0.7, 0.65, 0.75, **lost), row("all", 0.66, 0.6, 0.7, decoder="growing.beam", **lost)
+    undo = row("all", 0.03, 0.0, 0.15, decoder="growing.undo", **lost)
+    searched = {"growing.beam": "beam:4", "growing.undo": "undo:runs/x"}
+    sentences = ["".join(p[::2]) for p in lede(table(greedy, beam, undo), ["growing"], searched)]
+    assert sentences == [
+        "Written back from the memory alone, 64 tokens lose 70.0\u202f% from their place.",
+        "Sought by ‘undo:runs/x’ from the same memory they lose 3.0\u202f%: what is found so was not forgotten.",
+    ]
+    # beam's interval overlaps greedy's
+    assert len(lede(table(greedy, beam), ["growing"], searched)) == 1
+
+
 # ---- what the page is made of
 
 

@@ -111,7 +111,11 @@ def colours(labels: Iterable[str]) -> dict[str, str]:
 def band(estimates: pl.DataFrame) -> str:
     """What the intervals are, in words."""
     confidence = estimates["confidence"].first()
-    return f"{100 * confidence:g}\u202f% interval, documents resampled" if isinstance(confidence, float) else ""
+    if not isinstance(confidence, float):
+        return ""
+    seeds = "method" in estimates.columns and estimates["method"].str.contains("decoder seeds").any()
+    level = ", decoder seeds as a second level" if seeds else ""
+    return f"{100 * confidence:g}\u202f% interval, documents resampled{level}"
 
 
 def series(rows: pl.DataFrame, label: str, colour: str, x: Iterable[float | str]) -> Series:

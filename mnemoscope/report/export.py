@@ -72,13 +72,12 @@ def _source(run: RunDir) -> catalogue.Source:
     if not decoders or study.model is None or study.windows is None:
         raise RunError("it has no estimates of any decoder", remedy="Run mnemoscope estimate RUN", file=run.path)
     parameters = int(manifest.get("parameters", 0))
-    name = Path(study.model.name).name
     texts = [c.model_dump_json() for c in study.text.measure]
     # the choice of windows of one length does not depend on the others, unless they are nested
     windows = study.windows.model_dump_json(exclude=None if study.windows.nested else {"lengths"})
     return catalogue.Source(
         name=study.name,
-        label=f"{name}, {_size(parameters)}" if parameters else name,
+        label=label(study.model.name, parameters),
         parameters=parameters,
         texts="\n".join([*texts, windows]),
         decoders=decoders,
@@ -87,9 +86,19 @@ def _source(run: RunDir) -> catalogue.Source:
     )
 
 
+def label(model: str, parameters: int) -> str:
+    """``mamba-nano, 1.92 M``: a model's name or the last of its folder, and its size, if it is known (not 0).
+
+    ``F/model``, where ``mnemoscope pretrain`` leaves what it made in F, goes by the name of F.
+    """
+    folder = Path(model)
+    name = folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
+    return f"{name}, {_size(parameters)}" if parameters else name
+
+
 def _size(parameters: int) -> str:
-    """1.92 M, 1.4 B."""
-    return f"{parameters / 1e9:.3g} B" if parameters >= 1e9 else f"{parameters / 1e6:.3g} M"
+    """1.92 M, 1.4 B; no line is broken in it."""
+    return f"{parameters / 1e9:.3g}\u202fB" if parameters >= 1e9 else f"{parameters / 1e6:.3g}\u202fM"
 
 
 def _heading(chart: Chart) -> list[str]:

@@ -7,6 +7,7 @@ intervals are too narrow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,8 +150,12 @@ def _clause(extremes: Extremes) -> Parts:
     return out
 
 
-def lede(estimates: pl.DataFrame, decoders: list[str]) -> list[Parts]:
-    """A few sentences that say the rest, of the first decoder."""
+def lede(estimates: pl.DataFrame, decoders: list[str], searched: Mapping[str, str] | None = None) -> list[Parts]:
+    """A few sentences that say the rest, of the first decoder.
+
+    Args:
+        searched: decoders that are the first one by another search, and which.
+    """
     pooled = estimates.filter(pl.col("seed") == "all", pl.col("condition") == "memory", pl.col("value").is_not_nan())
     first = pooled.filter(pl.col("decoder").is_in(decoders[:1]))
     if first.is_empty():
@@ -176,6 +181,14 @@ def lede(estimates: pl.DataFrame, decoders: list[str]) -> list[Parts]:
             sentence += [words.aside(guessed), ""]
         sentence[-1] += "."
         out.append(sentence)
+        others = [
+            (_find(estimates, condition="memory", **cell | {"decoder": d}), s) for d, s in (searched or {}).items()
+        ]
+        less = [(row, search) for row, search in others if row and row["high"] < lost["low"]]
+        if less:
+            row, search = min(less, key=lambda one: one[0]["value"])
+            said = f"Sought by ‘{words.clipped(search, 80)}’ from the same memory they lose {_value(row)}"
+            out.append([said, words.aside(row), ": what is found so was not forgotten."])
     return out
 
 
