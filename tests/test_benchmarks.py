@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import contest, cost, quality, show, tables
+from benchmarks import contest, cost, decoders, quality, show, sizes, tables, verdicts
+from mnemoscope.errors import RunError
+from mnemoscope.rundir import RunDir
+from mnemoscope.stats.estimate import Sums
 from mnemoscope.train.plan import Plan
 
 
@@ -125,3 +130,124 @@ def test_the_page_of_tables_adds_up() -> None:
     assert "10,993,920 rows of tokens" in said
     assert "| estimate | 30 | 60 | 3.5 | 0.5 |" in said
     assert "| together | 150 | 300 | 3.5 | |" in said
+
+
+def test_tables_of_decoders_go_between_the_marks(tmp_path: Path) -> None:
+    row = {
+        "metric": "omission_in_place",
+        "unit": "fraction",
+        "value": 0.495,
+        "low": 0.482,
+        "high": 0.509,
+        "n_documents": 9,
+    }
+    assert decoders.cell(row) == "49.5 (48.2 to 50.9)"
+    assert decoders.cell({**row, "unit": "nats/token", "value": -0.0004}) == "0.000 (0.482 to 0.509)"
+    assert decoders.cell(None) == decoders.cell({**row, "value": float("nan")}) == "–"
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{decoders.BEGIN}\nold\n{decoders.END}\nafter\n")
+    decoders.put(page, "new")
+    decoders.put(page, "newer")
+    assert page.read_text() == f"before\n{decoders.BEGIN}\n\nnewer\n{decoders.END}\nafter\n"
+    page.write_text("no marks\n")
+    with pytest.raises(RunError, match="lacks the marks"):
+        decoders.put(page, "new")
+
+
+def of(*lost: list[int], metric: str = "omission_anywhere", documents: tuple[str, ...] = ("a", "b")) -> Sums:
+    """Tokens lost of each document, which has 10, as each seed's decoder lost them."""
+    num = np.array(lost, dtype=np.float64)
+    by_seed = np.stack([num, np.full_like(num, 10.0)], axis=2)
+    key = {"metric": metric, "unit": "fraction", "condition": "memory", "seed": "all"}
+    return Sums(key, list(documents), *by_seed.sum(0).T, 10 * len(documents), by_seed)
+
+
+def model(name: str, cells: dict[Any, Sums], parameters: int = 1_000_000) -> sizes.Member:
+    study = SimpleNamespace(name=f"family-{name}", estimate=SimpleNamespace(confidence=0.95))
+    return sizes.Member(cast(RunDir, SimpleNamespace(study=study)), parameters, cells)
+
+
+ALL = ("all", "all", "omission_anywhere", 16)
+
+
+def test_sizes_are_compared_document_by_document() -> None:
+    """A tenth more of each document is lost, or kept less, by the smaller: paired, nothing varies, though 40 and 80 %
+    do."""
+    kept = ("all", "all", "retention", 16)
+    small = model("small", {ALL: of([4, 8]), kept: of([6, 2], metric="retention")})
+    large = model("large", {ALL: of([3, 7]), kept: of([7, 3], metric="retention")})
+    for step in sizes.steps([small, large]):
+        assert (step.row["value"], step.row["low"], step.row["high"]) == pytest.approx((0.1, 0.1, 0.1))
+        assert verdicts.verdict(step.row) == "replicated"
+    assert {s.metric for s in sizes.steps([small, large])} == {"omission_anywhere", "retention"}
+    (back, _) = sizes.steps([large, small])
+    assert verdicts.verdict(back.row) == "opposite"
+
+
+def test_what_decoder_seeds_disagree_about_is_in_the_interval_of_two_sizes() -> None:
+    """One seed's smaller model loses 0.2 more, the other's nothing: 0.1 -+ t_1 sqrt(0.02 / 2), t_1 = 12.706."""
+    (step,) = sizes.steps([model("s", {ALL: of([4, 8], [4, 8])}), model("l", {ALL: of([2, 6], [4, 8])})])
+    assert step.row["value"] == pytest.approx(0.1)
+    assert step.row["high"] == pytest.approx(0.1 + 12.706 * 0.1, abs=1e-3)
+    assert verdicts.verdict(step.row) == "not"
+
+
+def test_models_that_read_other_documents_are_not_compared() -> None:
+    other = model("l", {ALL: of([3, 7], documents=("a", "c"))})
+    with pytest.raises(ValueError, match="did not read the same documents"):
+        list(sizes.steps([model("s", {ALL: of([4, 8])}), other]))
+
+
+def test_neighbours_and_the_ends_are_tallied_apart() -> None:
+    """40 and 80 % are lost, then 30 and 70, then 30 and 70 again: the last step is of equals."""
+    family = [model(str(i), {ALL: of(lost)}) for i, lost in enumerate(([4, 8], [3, 7], [3, 7]))]
+    beside, ends = sizes.summary(family)
+    assert beside.startswith("| Larger models lose less | neighbours | 1 / 1 / 0 | –")
+    assert ends.startswith("|  | smallest to largest | 1 / 0 / 0 | –")
+    (alone,) = sizes.summary(family[:1])
+    assert alone.count("not measured yet") == len(verdicts.COLUMNS)
+
+
+def test_recency_compares_the_first_tokens_with_the_last_by_number() -> None:
+    """As texts, 8-11 comes after 12-15."""
+    lost = {"0-3": [9, 9], "4-7": [5, 5], "8-11": [2, 2], "12-15": [1, 1]}
+    cells = {("position", bin, "omission_anywhere", 16): of(n) for bin, n in lost.items()}
+    ((length, _, row),) = sizes.recency(model("s", cells))
+    assert (length, row["value"]) == (16, pytest.approx(0.8))
+
+
+def test_a_longer_window_is_compared_with_its_neighbour_and_the_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "READINGS", {"omission_anywhere": ""})
+    cells: dict[Any, Sums] = {("all", "all", "omission_anywhere", n): of([i, i]) for i, n in enumerate((4, 8, 16), 1)}
+    cells |= {("all", "all", "rouge1", n): of([9 - i, 9 - i], metric="rouge1") for i, n in enumerate((4, 8, 16))}
+    found = [(a, b, metric, round(row["value"], 9)) for a, b, metric, row in sizes.longer(model("s", cells))]
+    steps = [(4, 8, 0.1), (8, 16, 0.1), (4, 16, 0.2)]
+    assert found == [(a, b, m, v) for m in ("rouge1", "omission_anywhere") for a, b, v in steps]
+
+
+def test_one_decoder_of_a_member_reads_and_the_one_that_guesses_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*conditions: list[str]) -> RunDir:
+        decoders = [SimpleNamespace(name=f"d{i}", conditions=c) for i, c in enumerate(conditions)]
+        study = SimpleNamespace(decoders=decoders, estimate=None)
+        return cast(RunDir, SimpleNamespace(path="runs/f", study=study, manifest={"parameters": 7}))
+
+    place = {"by": "all", "group": "all", "length": 16}
+    rows = [
+        of(lost)._replace(key=of(lost).key | place | {"condition": condition, "seed": seed})
+        for lost, condition, seed in (([4, 8], "memory", "all"), ([9, 9], "none", "all"), ([1, 1], "memory", "0"))
+    ]
+    monkeypatch.setattr(sizes, "sums", lambda *_: rows)
+    found = sizes.member(run(["memory"], ["none"]), ["all"])
+    assert (found.parameters, found.cells) == (7, {ALL: rows[0]})
+    with pytest.raises(ValueError, match="one decoder should read the memory, and here do d0, d1"):
+        sizes.member(run(["memory"], ["memory", "none"]), ["all"])
+
+
+def test_verdicts_are_tallied_by_reading() -> None:
+    def row(low: float, high: float) -> verdicts.Row:
+        return {"low": low, "high": high}
+
+    nan = float("nan")
+    rows = [("retention", row(0.1, 0.2)), ("retention", row(-0.1, 0.2)), ("retention", row(-0.2, -0.1))]
+    rows += [("retention", row(nan, nan)), ("rouge1", row(0.1, 0.2)), ("omission_published", row(0.0, 0.2))]
+    assert verdicts.tallied(rows) == "– | – | – | 1 / 1 / 1 (+ 1 untold) | 1 / 1 / 0"
