@@ -63,7 +63,8 @@ def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.M
                 with torch.no_grad():
                     nats, predicted = decoder(memory, torch.from_numpy(window.token_ids[None]))
                 assert row["predicted_ids"] == predicted[0, :-1].tolist()
-                np.testing.assert_allclose(row["token_nats"], nats[0, :-1].numpy(), atol=1e-4)
+                # in a batch products are summed in another order: what costs 24 nats is known to 1e-4 at best
+                np.testing.assert_allclose(row["token_nats"], nats[0, :-1].numpy(), rtol=1e-5, atol=1e-4)
                 if name == "memory":
                     missed[length] += alone.ids != window.token_ids.tolist() or not alone.stopped
     # some are predicted rightly and some not, or this would show little
