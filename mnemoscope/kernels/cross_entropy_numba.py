@@ -1,7 +1,8 @@
 """The cross-entropy of a linear map on a CPU, its softmax compiled by Numba where it runs.
 
 Same arguments and results as :mod:`mnemoscope.kernels.cross_entropy_ref`.  Logits are made for some tokens at a time,
-in the dtype of the linear map, and made again for the gradient, which is written over them: no others are ever held.
+in the dtype of the linear map, and the gradient is written over them: no others are ever held.  Those of few tokens are
+kept for it, those of many made again.
 
 Symbols as there.
 """
@@ -80,11 +81,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         h, w = hidden.detach().to(dtype), weight.detach().to(dtype)
         nats, lse = torch.empty(len(h), dtype=torch.float32), torch.empty(len(h), dtype=torch.float32)
         predicted = torch.empty(len(h), dtype=torch.int64)
-        for c in _chunks(len(h), len(w)):
+        chunks = _chunks(len(h), len(w))
+        for c in chunks:
             logits = torch.mm(h[c], w.t())
             _forward(numbers(logits), *(x.numpy() for x in (targets[c], nats[c], lse[c], predicted[c])))
         ctx.save_for_backward(hidden, weight, targets, lse)
         ctx.dtype = dtype
+        ctx.logits = logits if len(chunks) == 1 and any(ctx.needs_input_grad) else None
         ctx.mark_non_differentiable(predicted)
         return nats, predicted
 
@@ -92,14 +95,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, dnats: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, lse = ctx.saved_tensors
         h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-        dh, dw = torch.empty_like(h, memory_format=torch.contiguous_format), torch.zeros(weight.shape)
+        dh = torch.empty_like(h, memory_format=torch.contiguous_format)
+        dw: Tensor | None = None
         up = dnats.to(torch.float32).contiguous()
+        # what is kept is written over: a second gradient makes its own
+        kept, ctx.logits = ctx.logits, None
         for c in _chunks(len(h), len(w)):
-            logits = torch.mm(h[c], w.t())
+            logits = torch.mm(h[c], w.t()) if kept is None else kept
             _backward(numbers(logits), *(x.numpy() for x in (targets[c], lse[c], up[c])))
             dh[c] = torch.mm(logits, w)
-            dw += torch.mm(logits.t(), h[c])
-        return dh.to(hidden.dtype), dw.to(weight.dtype), None, None
+            part = torch.mm(logits.t(), h[c]).float()
+            dw = part if dw is None else dw.add_(part)
+        dw = torch.zeros_like(weight) if dw is None else dw.to(weight.dtype)
+        return dh.to(hidden.dtype), dw, None, None
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -255,6 +255,17 @@ def test_cross_entropy(tokens, width, vocabulary, logits, monkeypatch) -> None:
     assert torch.equal(predicted, cross_entropy_ref.linear_cross_entropy(*given, targets)[1])
 
 
+@pytest.mark.parametrize("logits", [2**23, 100])
+def test_a_second_gradient_of_one_cross_entropy_is_the_first(logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the first is written over the logits, where they are kept."""
+    monkeypatch.setattr(cross_entropy_numba, "LOGITS", logits)
+    hidden, weight = torch.randn(30, 8, requires_grad=True), torch.randn(21, 8, requires_grad=True)
+    nats, _ = cross_entropy_numba.linear_cross_entropy(hidden, weight, torch.randint(21, (30,)))
+    first = torch.autograd.grad(nats.sum(), [hidden, weight], retain_graph=True)
+    second = torch.autograd.grad(nats.sum(), [hidden, weight])
+    assert all(torch.equal(a, b) and bool(a.any()) for a, b in zip(first, second, strict=True))
+
+
 def test_cross_entropy_of_equals_and_strangers() -> None:
     """The first of equals is predicted; a target that is no token is refused; NaN stays NaN."""
     hidden, weight = torch.ones(2, 1), torch.tensor([[0.0], [2.0], [2.0]])
