@@ -26,6 +26,7 @@ from benchmarks.decoders import FloatArray, put, ratios
 from mnemoscope.codec.decoder import encode
 from mnemoscope.errors import RunError
 from mnemoscope.memory.load import load
+from mnemoscope.report.export import label
 from mnemoscope.rundir import RunDir
 from mnemoscope.types import IntArray
 from mnemoscope.undo.layer import FirstLayer
@@ -57,7 +58,7 @@ def table(run: RunDir, decoder: str) -> Iterator[str]:
     frequency = torch.ones(adapter.model.config.vocab_size)
     layer = FirstLayer(adapter, torch.arange(1), frequency, torch.float32)
     last = layer.width - 1
-    yield f"**{model.name}**, decoder `{decoder}`, seed 0\n"
+    yield f"**{label(model.name, int(run.manifest['parameters']))}**, decoder `{decoder}`, seed 0\n"
     yield f"| tokens | last {last} told by it | verbatim | retention | verbatim, of retention | documents |"
     yield "| ---: | ---: | ---: | ---: | ---: | ---: |"
     for length in windows.lengths:
