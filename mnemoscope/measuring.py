@@ -18,7 +18,7 @@ import torch
 
 from mnemoscope import plugins, schema
 from mnemoscope.codec.generate import Reconstruction, Texts, Writer
-from mnemoscope.codec.search import Search
+from mnemoscope.codec.search import Search, Slow
 from mnemoscope.codec.search._judge import SAMPLE, Judge
 from mnemoscope.codec.search.greedy import SEARCH as GREEDY
 from mnemoscope.controls import Condition
@@ -98,7 +98,10 @@ def measure(
         )
         return [columns(shop, key, *batch) for batch in found]
 
-    step = -(-together_written(writer, windows) // size) * size
+    if isinstance(search, Slow):
+        size = step = min(size, search.together)
+    else:
+        step = -(-together_written(writer, windows) // size) * size
     firsts = range(0, len(windows), step)
     for tables in side_by_side(span, writer, firsts, shop.accelerator.device):
         yield from tables

@@ -11,8 +11,10 @@ import pytest
 import small
 import torch
 
-from mnemoscope import config, pipeline, plugins, zoo
-from mnemoscope.codec.generate import Reconstruction, Writer
+from mnemoscope import config, measuring, pipeline, plugins, zoo
+from mnemoscope.codec.generate import Reconstruction, Texts, Writer
+from mnemoscope.codec.search._judge import Judge
+from mnemoscope.config import Study
 from mnemoscope.memory.memory import Memory
 from mnemoscope.rundir import RunDir
 from mnemoscope.train import decoders
@@ -22,7 +24,7 @@ CONDITIONS = ("wrong", "none", "memory")
 LENGTHS = (6, 16)
 
 
-def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def study(tmp_path: Path) -> Study:
     values = {
         "name": "shared",
         "seed": 0,
@@ -35,6 +37,10 @@ def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.M
             {"name": "shipped", "recipe": "trained", "weights": "mamba-nano", "seeds": [0], "conditions": [*CONDITIONS]}
         ],
     }
+    return config.load(small.write(values, tmp_path / "study.toml"))
+
+
+def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: Counter[int] = Counter()
     write = Writer.write
 
@@ -43,11 +49,10 @@ def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.M
         return write(self, memory, length)
 
     monkeypatch.setattr(Writer, "write", counted)
-    study = config.load(small.write(values, tmp_path / "study.toml"))
-    run = pipeline.run(study, tmp_path / "run", until="reconstruct")
+    run = pipeline.run(study(tmp_path), tmp_path / "run", until="reconstruct")
 
     shop = Workshop(RunDir.open(run.path))
-    decoder = shop.decoder(study.decoders[0]).eval()
+    decoder = shop.decoder(run.study.decoders[0]).eval()
     missed: Counter[int] = Counter()
     for name in CONDITIONS:
         condition = plugins.load("condition", name)
@@ -71,3 +76,33 @@ def test_rows_are_those_written_one_by_one(tmp_path: Path, monkeypatch: pytest.M
     assert 0 < sum(missed.values()) < sum(len(shop.windows.windows[length]) for length in LENGTHS)
     # without a memory there is one text a length, and ``wrong`` is what ``memory`` is
     assert asked == {length: missed[length] + 1 for length in LENGTHS}
+
+
+def test_a_slow_search_is_given_few_windows_at_once(tmp_path: Path) -> None:
+    """So that each thread has its own and progress is told often; the rows are the same."""
+    run = pipeline.run(study(tmp_path), tmp_path / "run", until="prepare")
+    shop = Workshop(RunDir.open(run.path))
+    writer = Writer(shop.decoder(run.study.decoders[0]).eval())
+    decoders.load_weights(writer.decoder, zoo.folder() / "mamba-nano/decoders/seed-0/memory.safetensors")
+
+    class Careful:
+        follows = True
+        together = 1
+
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def write(self, writer: Writer, memory: Memory, length: int, judge: Judge) -> list[Reconstruction]:
+            self.asked.append(memory.batch)
+            return writer.write(memory, length)
+
+    windows = shop.windows.windows[16]
+    key = {"run": "r", "model": "m", "decoder": "d", "condition": "memory", "length": 16, "seed": 0}
+    careful = Careful()
+    slowly = list(measuring.measure(shop, writer, "memory", windows, key, Texts(), careful))
+    assert [table.num_rows for table in slowly] == [1] * len(windows)
+    assert set(careful.asked) == {1}
+    ids = [row for table in slowly for row in table["reconstruction_ids"].to_pylist()]
+    at_once = list(measuring.measure(shop, writer, "memory", windows, key, Texts()))
+    assert len(at_once) < len(slowly)
+    assert ids == [row for table in at_once for row in table["reconstruction_ids"].to_pylist()]

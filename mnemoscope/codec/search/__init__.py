@@ -47,6 +47,17 @@ class Particular(Protocol):
         ...
 
 
+@runtime_checkable
+class Slow(Protocol):
+    """A search that takes seconds a window: on a CPU each thread writes its own, and progress is told after each.
+
+    Attributes:
+        together: how many windows it is given at once, at most.
+    """
+
+    together: int
+
+
 def read(spelt: str) -> Search:
     """The search that a study calls so: ``NAME``, or ``NAME:ARGUMENT``.
 

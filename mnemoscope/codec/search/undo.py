@@ -24,6 +24,7 @@ from mnemoscope.undo.reader import EFFORTS, Reader
 
 class Undo:
     follows = False
+    together = 1
 
     def __init__(self, argument: str):
         if not argument or not (Path(argument) / ABOUT).is_file():
