@@ -28,9 +28,8 @@ def change(values: dict[str, Any], given: str, study: type[BaseModel]) -> Change
             is asked later.
     """
     option = f"--set {given}"
-    spelt, equals, text = given.partition("=")
-    keys = _keys(spelt)
-    if not equals or not keys:
+    keys, text = _split(given)
+    if not keys:
         raise ConfigError(
             f"{option}: not KEY=VALUE, with KEY as in TOML",
             remedy="Such as --set model.name=my-model or --set 'decoders.0.seeds=[0, 1]'",
@@ -62,17 +61,27 @@ def change(values: dict[str, Any], given: str, study: type[BaseModel]) -> Change
     return Change(option, tuple(made or place))
 
 
+def _split(given: str) -> tuple[list[str], str]:
+    """The parts of KEY, and VALUE; no parts if TOML has no such key."""
+    parts = given.split("=")
+    # the first = ends the key, unless it is in quotes there
+    for number in range(1, len(parts)):
+        keys = _keys("=".join(parts[:number]))
+        if keys:
+            return keys, "=".join(parts[number:])
+    return [], ""
+
+
 def _keys(spelt: str) -> list[str]:
-    """The parts of a dotted key; none if TOML has no such key."""
     try:
         at: Any = tomllib.loads(f"{spelt} = 0")
     except tomllib.TOMLDecodeError:
         return []
     keys = []
-    while isinstance(at, dict) and at:
+    while isinstance(at, dict) and len(at) == 1:
         ((key, at),) = at.items()
         keys.append(key)
-    return keys
+    return keys if at == 0 else []
 
 
 def _value(text: str) -> Any:
