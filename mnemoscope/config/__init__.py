@@ -1,4 +1,5 @@
-"""A study file: TOML in, a checked ``Study`` out.  An unknown key is an error that names its line.
+"""A study file: TOML in, a checked ``Study`` out.  An unknown key is an error that names its line, or the
+``--set`` that it comes from.
 
 Nothing that is measured has a default: lengths, token budgets, seeds and conditions stand in the study.
 """
@@ -10,12 +11,15 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mnemoscope.config.change import change
 from mnemoscope.config.dump import dump
-from mnemoscope.config.explain import explain, line_of
+from mnemoscope.config.explain import Source, explain
 from mnemoscope.config.sections import (
     Annotation,
     Compute,
@@ -181,15 +185,18 @@ class Study(Section):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def load(path: str | Path, *, data: str | Path | None = None) -> Study:
+def load(path: str | Path, *, data: str | Path | None = None, changes: Sequence[str] = ()) -> Study:
     """Reads and checks a study.
 
     Args:
         path: the TOML file.
         data: folder that the corpora's relative paths start from; else ``$MNEMOSCOPE_DATA``, else the study's folder.
+        changes: values instead of the file's, in their order: ``KEY=VALUE``, as ``--set`` takes them
+            (:func:`mnemoscope.config.change.change`).
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key, a wrong type; with file, line and remedy.
+        ConfigError: no such file, not TOML, an unknown key, a wrong type; with file and line, or the change that it
+            comes from, and remedy.
     """
     path = Path(path)
     try:
@@ -205,14 +212,36 @@ def load(path: str | Path, *, data: str | Path | None = None) -> Study:
         raise ConfigError(
             f"not TOML: {error}", remedy="Mend that line", file=path, line=int(line[1]) if line else None
         ) from None
+    source = Source(path, content, [change(values, given, Study) for given in changes])
+    try:
+        study = _checked(values, source)
+    except ConfigError as error:
+        raise _with_changes(error, source) from None
+    root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
+    return resolve(study, root)
+
+
+def _checked(values: dict[str, Any], source: Source) -> Study:
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
-        raise explain(error, Study, path, content) from None
-    _check_plugins(study, path, content)
-    _check_families(study, path, content)
-    root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
-    return resolve(study, root)
+        raise explain(error, Study, source) from None
+    _check_plugins(study, source)
+    _check_families(study, source)
+    return study
+
+
+def _with_changes(error: ConfigError, source: Source) -> ConfigError:
+    """The error of a changed study; where the changes do not agree with the rest of the file, no line is to blame."""
+    if error.file is None or not source.changes:
+        return error
+    try:
+        _checked(tomllib.loads(source.content), source._replace(changes=()))
+    except ConfigError as own:
+        if own.problem == error.problem:
+            return error
+    given = " ".join(c.option for c in source.changes)
+    return ConfigError(f"with {given}: {error.problem}", remedy=error.remedy, file=source.path)
 
 
 def resolve(study: Study, root: Path) -> Study:
@@ -242,23 +271,20 @@ def resolve(study: Study, root: Path) -> Study:
     return study.model_copy(update={"text": text, "annotations": [located(a) for a in study.annotations]})
 
 
-def _check_plugins(study: Study, path: Path, content: str) -> None:
+def _check_plugins(study: Study, source: Source) -> None:
     from mnemoscope import plugins
 
-    for decoder in study.decoders:
-        for kind, spelt in (*(("condition", c) for c in decoder.conditions), ("search", decoder.search)):
+    for number, decoder in enumerate(study.decoders):
+        named = [("condition", ["conditions", str(i)], c) for i, c in enumerate(decoder.conditions)]
+        for kind, key, spelt in (*named, ("search", ["search"], decoder.search)):
             try:
                 plugins.load(kind, spelt)
             except ConfigError as error:
-                raise ConfigError(
-                    f"decoder {decoder.name!r}: {error.problem}",
-                    remedy=error.remedy,
-                    file=path,
-                    line=line_of(content, [spelt]),
-                ) from None
+                place = ["decoders", str(number), *key, spelt]
+                raise source.error(f"decoder {decoder.name!r}: {error.problem}", error.remedy, place) from None
 
 
-def _check_families(study: Study, path: Path, content: str) -> None:
+def _check_families(study: Study, source: Source) -> None:
     from mnemoscope import plugins
 
     for number, decoder in enumerate(study.decoders):
@@ -266,13 +292,9 @@ def _check_families(study: Study, path: Path, content: str) -> None:
         try:
             family = plugins.load("family", decoder.family)
         except ConfigError as error:
-            raise ConfigError(
-                f"decoder {decoder.name!r}: {error.problem}",
-                remedy=error.remedy,
-                file=path,
-                line=line_of(content, [*place, "family"]),
-            ) from None
+            problem = f"decoder {decoder.name!r}: {error.problem}"
+            raise source.error(problem, error.remedy, [*place, "family"]) from None
         try:
             family.Options.model_validate(decoder.options or {})
         except ValidationError as error:
-            raise explain(error, family.Options, path, content, [*place, "options"]) from None
+            raise explain(error, family.Options, source, [*place, "options"]) from None
