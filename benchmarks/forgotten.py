@@ -159,6 +159,11 @@ class Measured(NamedTuple):
         models = (r.study.model for r in self.runs)
         return {_called(m.name): sizes.architecture(m) for m in models if m is not None}
 
+    def sized(self) -> str:
+        """The model with its parameters and architecture."""
+        kinds = ", ".join(self.architectures().values())
+        return f"{self.model} ({kinds}) has {self.runs[0].manifest['parameters']:,} parameters"
+
     def missing(self) -> list[str]:
         """Studies that are not measured yet."""
         return sorted({c.run for claim in CLAIMS for c in claim.compared} - {r.path.name for r in self.runs})
@@ -359,7 +364,8 @@ def _agreement(main: Measured, other: Measured) -> Iterator[str]:
     yield (
         "Comparisons (data set, length and reading) of which both have an interval.  *Opposite sides*: both intervals "
         "are away from 0, and not on the same side; of the rest, one is *not*.  Both models read the same texts, so "
-        "what they agree about was not found twice: a text that is hard is so for both.\n"
+        "what they agree about was not found twice: a text that is hard is so for both.  "
+        f"{main.sized()} and {other.sized()}, each with decoders of its own: a difference is not of one thing alone.\n"
     )
     yield "| claim | | comparisons | same verdict | opposite sides |"
     yield "| --- | --- | ---: | ---: | ---: |"

@@ -287,7 +287,8 @@ def test_verdicts_are_tallied_by_reading() -> None:
 
 def answered(name: str, rows: dict[forgotten.Question, tuple[float, float]]) -> forgotten.Measured:
     """Intervals around their middles."""
-    run = SimpleNamespace(study=SimpleNamespace(model=config.Model(name=name)), path=Path(name))
+    study = SimpleNamespace(model=config.Model(name=name))
+    run = SimpleNamespace(study=study, path=Path(name), manifest={"parameters": 7})
     unit = {"unit": "fraction", "n_documents": 9}
     found = {q: {"value": (low + high) / 2, "low": low, "high": high, **unit} for q, (low, high) in rows.items()}
     return forgotten.Measured(Path(), [cast(RunDir, run)], cast(dict[forgotten.Question, Any], found))
@@ -331,7 +332,7 @@ def test_a_page_of_one_model_says_which_and_how_its_runs_were_made(
     made["model"]["name"], made["windows"]["tokens_per_length"] = "runs/pretrain-two/model", 4096
     kept = {k: made["decoders"][0][k] for k in ("name", "seeds", "conditions")}
     made["decoders"] = [kept | {"recipe": "trained", "weights": "runs/family-two/checkpoints/bridged"}]
-    by_position = {"by": "position", "base": "last", "metrics": ["omission_anywhere", "retention"]}
+    by_position = {"by": "position", "base": "last", "metrics": ["retention"]}
     study = config.Study.model_validate({**made, "effects": [by_position]})
     effects.effects(folder, study)
     manifest = {"study": study.digest(), "name": "domains", "stages": {"reconstruct": {}}, "parameters": 7}
@@ -355,7 +356,7 @@ def test_a_page_of_one_model_says_which_and_how_its_runs_were_made(
     assert "Nobody has read the memory of two (mamba2) by algebra" in text
     assert "Not measured yet of two: code, conll, groenwold, redial, sec, ud-ewt, ud-gum, wnut." in text
     assert "[forgotten.md](forgotten.md)" in text
-    assert "| What was read first is lost more than what was read last (recency) | two | before | 2 / 0 / 0 | –" in text
+    assert "was read last (recency) | two | before | – | – | – | 2 / 0 / 0 | – |" in text
     beside = "\n".join(forgotten.page(main, [main], [], "python -m this", "forgotten.md"))
     assert beside.startswith("# What is forgotten, claim by claim\n")
     assert beside.count("mnemoscope run studies/forgotten/domains.toml") == 1
