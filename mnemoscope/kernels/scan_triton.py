@@ -32,130 +32,147 @@ from mnemoscope.kernels.triton_lanes import (
     LOG2E,
     advance,
     dot,
-    halve_products,
     load,
     load_row,
+    row_at,
+    row_within,
     scale,
     sigmoid,
     softplus,
     store_row,
     sum_lanes,
+    summed,
+    turn,
 )
 
 
 @triton.jit
 def scan_fwd_chunk(
-    h, A, b_D, q_u, q_dt, q_B, q_C, q_z, q_y, q_sums, p_bias, q_saved,
-    s_u, s_dt, s_B, s_C, s_z, s_saved, D, o_d, m_d, o_l, i_s, i_n, i_c,
+    h, A, b_D, b_bias, q_u, q_dt, q_BC, q_z, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, m_n, i_s, i_n, i_c,
+    s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, D: tl.constexpr,
     N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     """The first ``TOKENS`` of the T tokens of chunk ``i_c``; the state after them."""
-    # every lane reads the same; comparing blocks keeps masks blocks of booleans
-    m_l, o_all = o_l >= 0, o_l * 0
+    o_all = o_l * 0  # every lane reads the same
     first = i_c * T
     if q_saved is not None:  # noqa: SIM102  decided when the kernel is compiled
         if (i_c > 0) & (i_c % PARTS == 0):
-            store_row(q_saved + (i_c // PARTS - 1) * s_saved, o_l * K, m_l, 0, h, K, K)
+            q_kept = row_at(q_saved + (i_c // PARTS - 1) * s_saved, o_l * K, 0, K, None)
+            store_row(q_kept, h, row_within(o_l >= 0, 0, K, K, None))
+    # from here on to each token is a distance that the compiler knows
+    q_u, q_dt, q_y = q_u + first * s_u + o_d, q_dt + first * s_dt + o_d, q_y + first * D + o_d
+    if q_z is not None:
+        q_z += first * s_z + o_d
+    if q_sums is not None:
+        q_sums += first * D + o_d
+    q_BC = row_at(q_BC + first * s_BC, o_all, i_n, K, None)
     y: tl.tuple = ()
     for i in tl.static_range(TOKENS):
-        t = first + i
-        b_u = load(q_u + t * s_u, o_d, m_d)
-        b_dt = load(q_dt + t * s_dt, o_d, m_d)
-        if p_bias is not None:
-            b_dt, _ = softplus(b_dt + load(p_bias, o_d, m_d))
-        B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
-        C = load_row(q_C + t * s_C, o_all, m_l, i_n, N, K)
-        h = advance(h, A, b_dt, b_dt * b_u, B)
-        b_y = dot(h, C)
+        b_u, b_dt = load(q_u, i * s_u, m_d), load(q_dt, i * s_dt, m_d)
+        if b_bias is not None:
+            b_dt, _ = softplus(b_dt + b_bias)
+        h = advance(h, A, b_dt, b_dt * b_u, load_row(q_BC, m_n, i * s_BC))
+        b_y = dot(h, load_row(q_BC, m_n, i * s_BC + N))
         if q_sums is not None:
-            b_y += load(q_sums + t * D, o_d, m_d & (o_all + i_s > 0))
-            tl.store(q_sums + t * D + o_d, b_y, mask=m_d)
+            b_y += load(q_sums, i * D, m_d & (o_all + i_s > 0))
+            tl.store(q_sums + i * D, b_y, mask=m_d)
         b_y += b_D * b_u
         if q_z is not None:
-            b_z = load(q_z + t * s_z, o_d, m_d)
+            b_z = load(q_z, i * s_z, m_d)
             b_y = b_y * b_z * sigmoid(b_z)
         y += (b_y,)
-    # after the loads of all T tokens, which must not wait for these
+    # after the loads of all tokens, which must not wait for these
     for i in tl.static_range(TOKENS):
-        tl.store(q_y + (first + i) * D + o_d, y[i], mask=m_d)
+        tl.store(q_y + i * D, y[i], mask=m_d)
     return h
 
 
 @triton.jit(do_not_specialize=["batch", "L", "windows"])
 def scan_fwd_kernel(
-    p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_y, p_end, p_saved, p_sums,
-    s_u, s_dt, s_B, s_C, s_z, batch, L, D, per, windows,
+    p_u, p_dt, p_A, p_BC, p_D, p_z, p_bias, p_start, p_y, p_end, p_saved, p_sums, batch, L, windows,
+    s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, D: tl.constexpr, PER: tl.constexpr,
     N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     # a lane that owns two channels reads B and C once for both; they must lie side by side
     o_l = tl.arange(0, WIDE) % LANES * (WIDE // LANES) + tl.arange(0, WIDE) // LANES
     i_p = tl.program_id(0)
-    i_g, o_g = i_p // tl.cdiv(per, WIDE), i_p % tl.cdiv(per, WIDE) * WIDE + o_l
-    o_d, m_d = i_g * per + o_g, o_g < per
+    i_g, o_g = i_p // tl.cdiv(PER, WIDE), i_p % tl.cdiv(PER, WIDE) * WIDE + o_l
+    o_d, m_d = i_g * PER + o_g, o_g < PER
     slices: tl.constexpr = (N + K - 1) // K
     kept = (tl.cdiv(L, T) - 1) // PARTS
     # blocks of 32 channels, as the backward pass reads them
     s_saved = tl.num_programs(0) * (WIDE // LANES) * slices * K * LANES
     b_D = load(p_D, o_d, m_d)
+    b_bias = None if p_bias is None else load(p_bias, o_d, m_d)
     first = tl.program_id(1).to(tl.int64) * windows
     for i_s in range(slices):
         i_n = i_s * K
-        A = scale(load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
+        m_h, m_n = row_within(m_d, i_n, N, K, None), row_within(o_l >= 0, i_n, N, K, None)
+        A = scale(load_row(row_at(p_A, o_d * N, i_n, K, None), m_h), LOG2E)
         for i_w in range(0, tl.minimum(windows, batch - first)):
             i_b = first + i_w
             i_row = i_b * L
-            q_u, q_dt, q_y = p_u + i_row * s_u, p_dt + i_row * s_dt, p_y + i_row * D
-            q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
+            q_u, q_dt, q_y, q_BC = p_u + i_row * s_u, p_dt + i_row * s_dt, p_y + i_row * D, p_BC + i_row * s_BC
+            q_BC += i_g * 2 * N
             q_z = None if p_z is None else p_z + i_row * s_z
             q_sums = None if p_sums is None else p_sums + i_row * D
             q_saved = None
             if p_saved is not None:
                 q_saved = p_saved + i_b * kept * s_saved + (i_p * (WIDE // LANES) * slices + i_s) * K * LANES
-            if p_start is not None:  # noqa: SIM108  decided when the kernel is compiled, here and below
-                h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
+            if p_start is not None:
+                h = load_row(row_at(p_start + i_b * D * N, o_d * N, i_n, K, None), m_h)
             else:
                 h = scale(A, 0.0)
             for i_c in range(L // T):
                 h = scan_fwd_chunk(
-                    h, A, b_D, q_u, q_dt, q_B, q_C, q_z, q_y, q_sums, p_bias, q_saved,
-                    s_u, s_dt, s_B, s_C, s_z, s_saved, D, o_d, m_d, o_l, i_s, i_n, i_c, N, K, T, PARTS, T,
+                    h, A, b_D, b_bias, q_u, q_dt, q_BC, q_z, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, m_n, i_s,
+                    i_n, i_c, s_u, s_dt, s_BC, s_z, D, N, K, T, PARTS, T,
                 )  # fmt: skip
             if TAIL:
                 h = scan_fwd_chunk(
-                    h, A, b_D, q_u, q_dt, q_B, q_C, q_z, q_y, q_sums, p_bias, q_saved,
-                    s_u, s_dt, s_B, s_C, s_z, s_saved, D, o_d, m_d, o_l, i_s, i_n, L // T, N, K, T, PARTS, TAIL,
+                    h, A, b_D, b_bias, q_u, q_dt, q_BC, q_z, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, m_n, i_s,
+                    i_n, L // T, s_u, s_dt, s_BC, s_z, D, N, K, T, PARTS, TAIL,
                 )  # fmt: skip
-            store_row(p_end + i_b * D * N, o_d * N, m_d, i_n, h, N, K)
+            store_row(row_at(p_end + i_b * D * N, o_d * N, i_n, K, None), h, m_h)
 
 
 @triton.jit
 def scan_bwd_chunk(
-    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved,
-    q_u, q_dt, q_B, q_C, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
-    s_u, s_dt, s_B, s_C, s_z, s_dy, s_saved, D, o_d, m_d, o_l, o_v, m_v, i_s, i_n, i_c,
+    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
+    q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
+    o_d, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, i_c, L,
+    s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, s_dy: tl.constexpr, D: tl.constexpr,
     N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
-    BIASED: tl.constexpr, SLICES: tl.constexpr,
+    SLICES: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Back over the first ``TOKENS`` of the T tokens of chunk ``i_c``.
 
     Returns the gradients of the state before them, and the sums so far of those of A, D and dt_bias.
     """
-    # every lane reads the same; comparing blocks keeps masks blocks of booleans
-    m_l, o_all = o_l >= 0, o_l * 0
+    o_all = o_l * 0  # every lane reads the same, in its order
     first, i_k = i_c * T, i_c // PARTS
     if i_k > 0:
-        h = load_row(q_saved + (i_k - 1) * s_saved, o_l * K, m_l, 0, K, K)
+        q_kept = row_at(q_saved + (i_k - 1) * s_saved, o_l * K, 0, K, o_turn)
+        h = load_row(q_kept, row_within(o_l >= 0, 0, K, K, None))
     elif q_start is not None:
-        h = load_row(q_start, o_d * N, m_d, i_n, N, K)
+        h = load_row(row_at(q_start, o_d * N, i_n, K, o_turn), m_h)
     else:
         h = scale(A, 0.0)
     if PARTS > 1:
         for t in range(i_k * PARTS * T, first):
             b_dt = load(q_dt + t * s_dt, o_d, m_d)
-            if BIASED:
+            if b_bias is not None:
                 b_dt, _ = softplus(b_dt + b_bias)
-            B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
+            B = load_row(row_at(q_BC + t * s_BC, o_all, i_n, K, o_turn), m_n)
             h = advance(h, A, b_dt, b_dt * load(q_u + t * s_u, o_d, m_d), B)
+    # from here on to each token is a distance that the compiler knows
+    q_u, q_dt, q_dy = q_u + first * s_u + o_d, q_dt + first * s_dt + o_d, q_dy + first * s_dy + o_d
+    q_du, q_ddt, q_dBC = q_du + first * D + o_d, q_ddt + first * D + o_d, q_dBC + first * 2 * N
+    if q_z is not None:
+        q_z, q_dz = q_z + first * s_z + o_d, q_dz + first * D + o_d
+    if SLICES > 1:
+        q_sums += first * 3 * D + o_d
+    q_BC = row_at(q_BC + first * s_BC, o_all, i_n, K, o_turn)
     hs: tl.tuple = (h,)
     u: tl.tuple = ()
     dt: tl.tuple = ()
@@ -163,28 +180,25 @@ def scan_bwd_chunk(
     dy: tl.tuple = ()
     z: tl.tuple = ()
     for i in tl.static_range(TOKENS):
-        t = first + i
-        b_u = load(q_u + t * s_u, o_d, m_d)
-        b_dt = load(q_dt + t * s_dt, o_d, m_d)
-        if BIASED:
+        b_u, b_dt = load(q_u, i * s_u, m_d), load(q_dt, i * s_dt, m_d)
+        if b_bias is not None:
             b_dt, b_slope = softplus(b_dt + b_bias)
             slope += (b_slope,)
-        B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
-        hs += (advance(hs[i], A, b_dt, b_dt * b_u, B),)
+        hs += (advance(hs[i], A, b_dt, b_dt * b_u, load_row(q_BC, m_n, i * s_BC)),)
         u += (b_u,)
         dt += (b_dt,)
-        dy += (load(q_dy + t * s_dy, o_d, m_d),)
+        dy += (load(q_dy, i * s_dy, m_d),)
         if q_z is not None:
-            z += (load(q_z + t * s_z, o_d, m_d),)
+            z += (load(q_z, i * s_z, m_d),)
     m_out = m_d & (o_all + i_s == SLICES - 1)
     for i in tl.static_range(TOKENS - 1, -1, -1):
-        t = first + i
-        # always dt, which the compiler cannot know: keeping the exponentials from above takes registers that cost more
-        # than to compute them again
-        b_dt = tl.where(m_d, dt[i], 0.0)
+        b_dt = dt[i]
+        if not KEEP:
+            # always dt, which the compiler cannot know: it would keep the exponentials from above, in registers that
+            # cost more than to compute them again
+            b_dt = tl.where(o_all + (first + i) < L, b_dt, 0.0)
         b_x = b_dt * u[i]
-        B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
-        C = load_row(q_C + t * s_C, o_all, m_l, i_n, N, K)
+        B, C = load_row(q_BC, m_n, i * s_BC), load_row(q_BC, m_n, i * s_BC + N)
         b_dy = dy[i]
         if q_z is not None:
             b_gate = sigmoid(z[i])
@@ -193,13 +207,15 @@ def scan_bwd_chunk(
             b_y = dot(hs[i + 1], C)
         # the sums over the state that du and ddt need
         b_hB, b_hA = tl.zeros([LANES, 4], dtype=tl.float32), tl.zeros([LANES, 4], dtype=tl.float32)
-        dBC: tl.tuple = ()
+        dB: tl.tuple = ()
+        dC: tl.tuple = ()
         new_dh: tl.tuple = ()
         new_dA: tl.tuple = ()
         for k in tl.static_range(K // 4):
             b_dh = dh[k] + b_dy[:, None] * C[k]
             b_hB += b_dh * B[k]
-            dBC += (halve_products(b_dh, b_x, hs[i + 1][k], b_dy, o_l, 16),)
+            dB += (b_dh * b_x[:, None],)
+            dC += (hs[i + 1][k] * b_dy[:, None],)
             b_dh *= tl.exp2(b_dt[:, None] * A[k])
             b_da = b_dh * hs[i][k]
             b_hA += b_da * A[k]
@@ -207,100 +223,97 @@ def scan_bwd_chunk(
             new_dA += (dA[k] + b_da * b_dt[:, None],)
         dh, dA = new_dh, new_dA
         b_hB, b_hA = tl.sum(b_hB, 1), tl.sum(b_hA, 1)
-        b_v = sum_lanes(dBC, o_l)
-        tl.store(q_dBC + t * 2 * N + o_l // 16 * N + o_v, b_v, mask=m_v)
+        tl.store(q_dBC + i * 2 * N, sum_lanes(dB, dC, o_l), mask=m_v)
         if SLICES > 1:
-            p_sum = q_sums + t * 3 * D + o_d
             m_sum = m_d & (o_all + i_s > 0)
-            b_hB += tl.load(p_sum, mask=m_sum, other=0.0)
-            b_hA += tl.load(p_sum + D, mask=m_sum, other=0.0)
-            tl.store(p_sum, b_hB, mask=m_d)
-            tl.store(p_sum + D, b_hA, mask=m_d)
+            b_hB += load(q_sums, 3 * i * D, m_sum)
+            b_hA += load(q_sums, (3 * i + 1) * D, m_sum)
+            tl.store(q_sums + 3 * i * D, b_hB, mask=m_d)
+            tl.store(q_sums + (3 * i + 1) * D, b_hA, mask=m_d)
             if q_z is not None:
-                b_y += tl.load(p_sum + 2 * D, mask=m_sum, other=0.0)
-                tl.store(p_sum + 2 * D, b_y, mask=m_d)
+                b_y += load(q_sums, (3 * i + 2) * D, m_sum)
+                tl.store(q_sums + (3 * i + 2) * D, b_y, mask=m_d)
         b_ddt = LN2 * b_hA + u[i] * b_hB
-        if BIASED:
+        if b_bias is not None:
             b_ddt *= slope[i]
             b_dbias += tl.where(m_out, b_ddt, 0.0)
         b_dD += tl.where(m_out, b_dy * u[i], 0.0)
-        o_out = t * D + o_d
-        tl.store(q_du + o_out, b_dy * b_D + b_dt * b_hB, mask=m_out)
-        tl.store(q_ddt + o_out, b_ddt, mask=m_out)
+        tl.store(q_du + i * D, b_dy * b_D + b_dt * b_hB, mask=m_out)
+        tl.store(q_ddt + i * D, b_ddt, mask=m_out)
         if q_z is not None:
-            tl.store(q_dz + o_out, b_dz * (b_y + b_D * u[i]), mask=m_out)
+            tl.store(q_dz + i * D, b_dz * (b_y + b_D * u[i]), mask=m_out)
     return dh, dA, b_dD, b_dbias
 
 
 @triton.jit(do_not_specialize=["batch", "L", "windows"])
 def scan_bwd_kernel(
-    p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_saved, p_dy, p_dend, p_sums,
-    p_du, p_ddt, p_dA, p_dBC, p_dD, p_dz, p_dbias, p_dstart,
-    s_u, s_dt, s_B, s_C, s_z, s_dy, batch, L, D, per, windows,
-    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
+    p_u, p_dt, p_A, p_BC, p_D, p_z, p_bias, p_start, p_saved, p_dy, p_dend, p_sums,
+    p_du, p_ddt, p_dA, p_dBC, p_dD, p_dz, p_dbias, p_dstart, batch, L, windows,
+    s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, s_dy: tl.constexpr, D: tl.constexpr,
+    PER: tl.constexpr, N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
+    KEEP: tl.constexpr,
 ):  # fmt: skip
     o_l = tl.arange(0, LANES)
     i_p = tl.program_id(0)
-    i_g, o_g = i_p // tl.cdiv(per, LANES), i_p % tl.cdiv(per, LANES) * LANES + o_l
-    o_d, m_d = i_g * per + o_g, o_g < per
+    i_g, o_g = i_p // tl.cdiv(PER, LANES), i_p % tl.cdiv(PER, LANES) * LANES + o_l
+    o_d, m_d = i_g * PER + o_g, o_g < PER
     slices: tl.constexpr = (N + K - 1) // K
-    biased: tl.constexpr = p_bias is not None
     b_D = load(p_D, o_d, m_d)
-    b_bias = tl.zeros([LANES], dtype=tl.float32)
-    if biased:
-        b_bias = load(p_bias, o_d, m_d)
+    b_bias = None if p_bias is None else load(p_bias, o_d, m_d)
     b_dD, b_dbias = tl.zeros([LANES], dtype=tl.float32), tl.zeros([LANES], dtype=tl.float32)
-    # where the sums over channels end up, see sum_lanes: of dB in the lower 16 lanes, of dC in the upper
-    o_v = o_l % 16 // (16 // K)
-    o_v = o_v // 4 * 4 + o_v % 2 * 2 + o_v // 2 % 2
+    o_turn = turn(o_l, K)
+    i_of, o_n, m_first = summed(o_l, K)
     first = tl.program_id(1).to(tl.int64) * windows
     kept = (tl.cdiv(L, T) - 1) // PARTS
     s_saved = tl.num_programs(0) * slices * K * LANES
     for i_s in range(slices):
         i_n = i_s * K
-        m_v = (o_l % (16 // K) == 0) & (i_n + o_v < N)
-        A = scale(load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
+        m_v = m_first & (i_n + o_n < N)
+        m_h, m_n = row_within(m_d, i_n, N, K, o_turn), row_within(o_l >= 0, i_n, N, K, o_turn)
+        A = scale(load_row(row_at(p_A, o_d * N, i_n, K, o_turn), m_h), LOG2E)
         dA = scale(A, 0.0)
         for i_w in range(0, tl.minimum(windows, batch - first)):
             i_b = first + i_w
             i_row = i_b * L
-            q_u, q_dt, q_dy = p_u + i_row * s_u, p_dt + i_row * s_dt, p_dy + i_row * s_dy
-            q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
+            q_u, q_dt, q_dy, q_BC = p_u + i_row * s_u, p_dt + i_row * s_dt, p_dy + i_row * s_dy, p_BC + i_row * s_BC
+            q_BC += i_g * 2 * N
             q_du, q_ddt = p_du + i_row * D, p_ddt + i_row * D
             q_z = None if p_z is None else p_z + i_row * s_z
             q_dz = None if p_z is None else p_dz + i_row * D
             q_sums = None if p_sums is None else p_sums + i_row * 3 * D
             q_start = None if p_start is None else p_start + i_b * D * N
             q_saved = p_saved + i_b * kept * s_saved + (i_p * slices + i_s) * K * LANES
-            q_dBC = p_dBC + (i_p.to(tl.int64) * batch * L + i_row) * 2 * N + i_n
-            if p_dend is not None:  # noqa: SIM108
-                dh = load_row(p_dend + i_b * D * N, o_d * N, m_d, i_n, N, K)
+            q_dBC = p_dBC + (i_p.to(tl.int64) * batch * L + i_row) * 2 * N + i_n + (i_of * N + o_n)
+            if p_dend is not None:
+                dh = load_row(row_at(p_dend + i_b * D * N, o_d * N, i_n, K, o_turn), m_h)
             else:
                 dh = scale(A, 0.0)
             if TAIL:
                 dh, dA, b_dD, b_dbias = scan_bwd_chunk(
-                    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved,
-                    q_u, q_dt, q_B, q_C, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
-                    s_u, s_dt, s_B, s_C, s_z, s_dy, s_saved, D, o_d, m_d, o_l, o_v, m_v, i_s, i_n, L // T,
-                    N, K, T, PARTS, TAIL, biased, slices,
+                    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
+                    q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
+                    o_d, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T, L,
+                    s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, PARTS, TAIL, slices, KEEP,
                 )  # fmt: skip
             for i_r in range(L // T):
                 dh, dA, b_dD, b_dbias = scan_bwd_chunk(
-                    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved,
-                    q_u, q_dt, q_B, q_C, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
-                    s_u, s_dt, s_B, s_C, s_z, s_dy, s_saved, D, o_d, m_d, o_l, o_v, m_v, i_s, i_n, L // T - 1 - i_r,
-                    N, K, T, PARTS, T, biased, slices,
+                    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
+                    q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
+                    o_d, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T - 1 - i_r, L,
+                    s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, PARTS, T, slices, KEEP,
                 )  # fmt: skip
             if p_dstart is not None:
-                store_row(p_dstart + i_b * D * N, o_d * N, m_d, i_n, dh, N, K)
-        store_row(p_dA + tl.program_id(1) * D * N, o_d * N, m_d, i_n, dA, N, K)
+                store_row(row_at(p_dstart + i_b * D * N, o_d * N, i_n, K, o_turn), dh, m_h)
+        store_row(row_at(p_dA + tl.program_id(1) * D * N, o_d * N, i_n, K, o_turn), dA, m_h)
     tl.store(p_dD + tl.program_id(1) * D + o_d, b_dD, mask=m_d)
-    if biased:
+    if p_bias is not None:
         tl.store(p_dbias + tl.program_id(1) * D + o_d, b_dbias, mask=m_d)
 
 
 #: most numbers of the state in a lane, and tokens to a chunk; chunks between two states kept, and to one of the forward
 STATES, TOKENS, PARTS, MERGE = 16, 3, 2, 2
+#: whether the backward pass keeps the exponentials of a chunk
+KEEP = False
 #: programs that fill the largest device (132 times 12) almost four times over; most tokens of windows that share one
 PROGRAMS, TOGETHER = 6144, 160
 #: registers are what limits the warps in flight
@@ -319,8 +332,9 @@ def _shape(u: Tensor, B: Tensor, merge: int, wide: int) -> tuple[tuple[int, int]
     while k < min(n, STATES):
         k *= 2
     sizes = {
-        "batch": batch, "L": length, "D": channels, "per": channels // groups, "windows": windows,
-        "N": n, "K": k, "T": TOKENS * merge, "TAIL": length % (TOKENS * merge), "PARTS": PARTS // merge,
+        "batch": batch, "L": length, "windows": windows, "D": channels, "PER": channels // groups,
+        "s_BC": groups * 2 * n, "N": n, "K": k,
+        "T": TOKENS * merge, "TAIL": length % (TOKENS * merge), "PARTS": PARTS // merge,
     }  # fmt: skip
     return (blocks, -(-batch // windows)), sizes
 
@@ -340,6 +354,14 @@ def _rows(x: Any) -> tuple[Any, int]:
         if size[0] == 1 or stride[0] == size[1] * row:
             return x, row
     return x.contiguous(), math.prod(size[2:])
+
+
+def _together(B: Tensor, C: Tensor) -> Tensor:
+    """[B, L, G, 2, N], float32.  Every lane reads all of both: converting them beforehand spares each of them that, and
+    from one to the other is a distance that the compiler knows."""
+    both = B.new_empty((*B.shape[:3], 2, B.shape[3]), dtype=torch.float32)
+    both[:, :, :, 0], both[:, :, :, 1] = B, C
+    return both
 
 
 def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -364,12 +386,11 @@ def _forward(
     blocks, n = -(-u.shape[2] // B.shape[2] // 32), B.shape[3]
     wide = 64 if blocks % 2 == 0 and n <= STATES else 32
     grid, shape = _shape(u, B, MERGE, wide)
-    # every lane reads all of B and C: converting them beforehand spares each of them that
-    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z) = map(_rows, (u, dt, B.float(), C.float(), z))
+    (u, s_u), (dt, s_dt), (z, s_z) = map(_rows, (u, dt, z))
     sums = end.new_empty(u.shape) if shape["N"] > shape["K"] else None
     scan_fwd_kernel[grid](
-        u, dt, A, B, C, D, z, bias, start, y, end, saved if saved.numel() else None, sums, s_u, s_dt, s_B, s_C, s_z,
-        WIDE=wide, **shape, **FORWARD,
+        u, dt, A, _together(B, C), D, z, bias, start, y, end, saved if saved.numel() else None, sums,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, WIDE=wide, **shape, **FORWARD,
     )  # fmt: skip
     return y, end, saved
 
@@ -386,12 +407,12 @@ def _backward(
     dA, dD, dbias = new((parts, channels, n)), new((parts, channels)), new((parts, 0 if bias is None else channels))
     dBC, dstart = new((blocks, batch, length, 2, n)), new((batch, channels, n) if start_too else (0,))
     sums = new((batch, length, 3, channels)) if n > shape["K"] else None
-    (u, s_u), (dt, s_dt), (B, s_B), (C, s_C), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, B.float(), C.float(), z, dy))
+    (u, s_u), (dt, s_dt), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, z, dy))
     scan_bwd_kernel[blocks, parts](
-        u, dt, A.contiguous(), B, C, D.contiguous(), z, None if bias is None else bias.contiguous(),
+        u, dt, A.contiguous(), _together(B, C), D.contiguous(), z, None if bias is None else bias.contiguous(),
         None if start is None else start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
-        du, ddt, dA, dBC, dD, dz, dbias, dstart if start_too else None, s_u, s_dt, s_B, s_C, s_z, s_dy,
-        **shape, **BACKWARD,
+        du, ddt, dA, dBC, dD, dz, dbias, dstart if start_too else None,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, KEEP=KEEP, **shape, **BACKWARD,
     )  # fmt: skip
     dB, dC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(3, 1, 2, 0, 4)
     dA, dD, dbias = (
@@ -458,7 +479,7 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mnemoscope.kernels.scan_ref.selective_scan`; the states are float32, ``start`` zeros if None.
 
-    u, dt, z, B and C may be slices of wider tensors along their last dimension: they are read where they are.
+    u, dt and z may be slices of wider tensors along their last dimension: they are read where they are.
 
     Raises:
         TypeError: a state that is not float32 (the reference serves float64).

@@ -53,26 +53,48 @@ def load(p, o, m):
 
 
 @triton.jit
-def load_row(p, o_d, m_d, i_n, N: tl.constexpr, K: tl.constexpr):
-    """Numbers i_n to i_n + K of the rows at o_d, beyond N zero: K / 4 blocks [32, 4]."""
-    x: tl.tuple = ()
-    for k in tl.static_range(0, K, 4):
-        o_n = i_n + k + tl.arange(0, 4)
-        m = m_d[:, None]
+def row_at(p, o_d, i_n, K: tl.constexpr, o_turn):
+    """Where numbers i_n to i_n + K of the rows at o_d lie: K / 4 blocks [32, 4].
+
+    In block k of a lane is that block of the row whose number differs from k in the bits of ``o_turn``, if not None.
+    """
+    q: tl.tuple = ()
+    for k in tl.static_range(K // 4):
+        o_k = o_d + (i_n + 4 * k)
+        if o_turn is not None:
+            o_k = o_d + i_n + (o_turn ^ k) * 4
+        q += (p + (o_k[:, None] + tl.arange(0, 4)[None, :]),)
+    return q
+
+
+@triton.jit
+def row_within(m_d, i_n, N: tl.constexpr, K: tl.constexpr, o_turn):
+    """Which of them there are: those of lanes that have a channel, and not beyond N."""
+    m: tl.tuple = ()
+    for k in tl.static_range(K // 4):
+        m_k = m_d[:, None]
         if N % K:
-            m = m & (o_n < N)[None, :]
-        x += (load(p, o_d[:, None] + o_n[None, :], m),)
+            o_k = m_d.to(tl.int32) * 0 + (i_n + 4 * k)
+            if o_turn is not None:
+                o_k = i_n + (o_turn ^ k) * 4
+            m_k = m_k & (o_k[:, None] + tl.arange(0, 4)[None, :] < N)
+        m += (m_k,)
+    return m
+
+
+@triton.jit
+def load_row(q, m, step: tl.constexpr = 0):
+    """Numbers ``step`` beyond those at q, where m allows, else zero.  A step known to the compiler costs nothing."""
+    x: tl.tuple = ()
+    for k in tl.static_range(len(q)):
+        x += (load(q[k], step, m[k]),)
     return x
 
 
 @triton.jit
-def store_row(p, o_d, m_d, i_n, x, N: tl.constexpr, K: tl.constexpr):
-    for k in tl.static_range(0, K, 4):
-        o_n = i_n + k + tl.arange(0, 4)
-        m = m_d[:, None]
-        if N % K:
-            m = m & (o_n < N)[None, :]
-        tl.store(p + o_d[:, None] + o_n[None, :], x[k // 4], mask=m)
+def store_row(q, x, m):
+    for k in tl.static_range(len(q)):
+        tl.store(q[k], x[k], mask=m[k])
 
 
 @triton.jit
@@ -119,32 +141,40 @@ def halve(b_low, b_high, o_l, bit):
 
 
 @triton.jit
-def halve_products(b_a, b_x, b_b, b_y, o_l, bit):
-    """``halve`` of the products a x and b y, where x and y are a number per lane."""
-    m_high = (o_l & bit) != 0
-    b_kept, b_given = tl.where(m_high, b_y, b_x), tl.where(m_high, b_x, b_y)
-    m_high = m_high[:, None]
-    b_given = swap(tl.where(m_high, b_a, b_b) * b_given[:, None], o_l, bit)
-    return tl.where(m_high, b_b, b_a) * b_kept[:, None] + b_given
+def turn(o_l, K: tl.constexpr):
+    """The order of a lane's K / 4 blocks in which ``sum_lanes`` adds them up."""
+    return (o_l >> (5 - K // 8)) & (K // 4 - 1)
 
 
 @triton.jit
-def sum_lanes(x, o_l):
-    """Sums over 16 lanes of J <= 4 blocks [32, 4]: half a sum per lane and level, where reducing each is five.
+def sum_lanes(x, y, o_l):
+    """Sums over all lanes of two rows, one number of one of them to a lane: half a number per lane and level, where
+    reducing each is five.
 
-    Lane l holds the sum of number (column 2 (v % 2) + v // 2 % 2 of block v // 4), v = l % 16 // (4 / J).
+    Their blocks lie in the order of ``turn``: a lane gives the second half of them to the lane that differs in the next
+    bit, and keeps the first, with nothing to choose.  Which sum a lane ends up with: ``summed``.
     """
-    bit: tl.constexpr = 8 // len(x)
+    n: tl.constexpr = len(x)
     for i in tl.static_range(2):
-        if len(x) > 1:
-            out: tl.tuple = ()
-            for k in tl.static_range(len(x) // 2):
-                out += (halve(x[k], x[k + len(x) // 2], o_l, 8 >> i),)
-            x = out
-    b_even, b_odd = tl.split(tl.reshape(x[0], [LANES, 2, 2]))
-    b_first, b_second = tl.split(halve(b_even, b_odd, o_l, bit))
-    b_x = halve(b_first, b_second, o_l, bit // 2)
-    for i in tl.static_range(2, 4):
-        if bit >> i:
-            b_x += swap(b_x, o_l, bit >> i)
+        if n >> i > 1:
+            new_x: tl.tuple = ()
+            new_y: tl.tuple = ()
+            for k in tl.static_range((n >> i) // 2):
+                new_x += (x[k] + swap(x[k + (n >> i) // 2], o_l, 16 >> i),)
+                new_y += (y[k] + swap(y[k + (n >> i) // 2], o_l, 16 >> i),)
+            x, y = new_x, new_y
+    b_even, b_odd = tl.split(tl.reshape(halve(x[0], y[0], o_l, 4), [LANES, 2, 2]))
+    b_first, b_second = tl.split(halve(b_even, b_odd, o_l, 2))
+    b_x = halve(b_first, b_second, o_l, 1)
+    if n < 4:
+        b_x += swap(b_x, o_l, 8)
+    if n < 2:
+        b_x += swap(b_x, o_l, 16)
     return b_x
+
+
+@triton.jit
+def summed(o_l, K: tl.constexpr):
+    """What a lane's sum is after ``sum_lanes``: of which row, of which number; and whether no lane before has the same."""
+    o_n = turn(o_l, K) * 4 + o_l % 2 * 2 + o_l // 2 % 2
+    return o_l // 4 % 2, o_n, (o_l & (128 // K - 8)) == 0
