@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
@@ -153,14 +154,23 @@ class Study(Section):
         lengths = set(decoder.lengths or every) - set(other.lengths or every)
         return [(what, sorted(extra)) for what, extra in (("seeds", seeds), ("lengths", lengths)) if extra]
 
+    def former_digests(self, *, analysis: bool = True) -> set[str]:
+        """What :meth:`digest` was while the path of a search was in it as it was spelt: from the working folder, or
+        from the root."""
+        return {self._digest(analysis, spelt) for spelt in (os.path.relpath, str)}
+
     def digest(self, *, analysis: bool = True) -> str:
         """SHA-256 of what decides the numbers; without ``analysis``, of what decides what is trained and measured:
         annotations, estimates and effects can be made anew from that.
 
         The device, its batches, the scan's backend, the tracker and what the page shows are not in it, nor the folder
-        of a corpus or of an annotation's file: the content of files is hashed in the manifest.  Nor are values that are
-        the default's, so that a key that a later version adds leaves the digests of earlier runs as they are.
+        of a corpus, of an annotation's file or of a search's path: the content of files is hashed in the manifest.  Nor
+        are values that are the default's, so that a key that a later version adds leaves the digests of earlier runs as
+        they are.
         """
+        return self._digest(analysis, os.path.basename)
+
+    def _digest(self, analysis: bool, spelt: Callable[[str], str]) -> str:
         content = self.model_dump(
             mode="json",
             exclude={"compute": {"device", "batch_tokens", "scan", "track"}, "report": True},
@@ -172,6 +182,9 @@ class Study(Section):
             for corpus in corpora:
                 if "path" in corpus:
                     corpus["path"] = Path(corpus["path"]).name
+        for decoder, held in zip(self.decoders, content.get("decoders", []), strict=True):
+            if decoder.path():
+                held["search"] = decoder.searches(spelt)
         if analysis:
             for annotation, held in zip(self.annotations, content.get("annotations", []), strict=True):
                 path = annotation.path()
@@ -209,29 +222,31 @@ def load(path: str | Path, *, data: str | Path | None = None) -> Study:
         study = Study.model_validate(values)
     except ValidationError as error:
         raise explain(error, Study, path, content) from None
-    _check_plugins(study, path, content)
-    _check_families(study, path, content)
     root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
-    return resolve(study, root)
+    resolved = resolve(study, root)
+    _check_plugins(study, resolved, root, path, content)
+    _check_families(study, path, content)
+    return resolved
 
 
 def resolve(study: Study, root: Path) -> Study:
-    """The study with its corpora's paths made absolute from ``root``, and its annotations' from there, or from the
-    working folder if there is nothing."""
+    """The study with its corpora's paths made absolute from ``root``, and its annotations' and searches' from there, or
+    from the working folder if there is nothing."""
 
     def absolute(corpus: Corpus) -> Corpus:
         if corpus.path is None or corpus.path.startswith("embedded:"):
             return corpus
         return corpus.model_copy(update={"path": str((root / Path(corpus.path).expanduser()).absolute())})
 
+    def found(path: str) -> str:
+        given = Path(path).expanduser()
+        return str((root / given if (root / given).exists() else given).absolute())
+
     def located(annotation: Annotation) -> Annotation:
         path = annotation.path()
         if not path:
             return annotation
-        given = Path(path).expanduser()
-        found = root / given if (root / given).exists() else given
-        argument = annotation.argument.removesuffix(path) + str(found.absolute())
-        return annotation.model_copy(update={"argument": argument})
+        return annotation.model_copy(update={"argument": annotation.argument.removesuffix(path) + found(path)})
 
     text = study.text.model_copy(
         update={
@@ -239,20 +254,26 @@ def resolve(study: Study, root: Path) -> Study:
             "measure": [absolute(c) for c in study.text.measure],
         }
     )
-    return study.model_copy(update={"text": text, "annotations": [located(a) for a in study.annotations]})
+    decoders = [d.model_copy(update={"search": d.searches(found)}) for d in study.decoders]
+    return study.model_copy(
+        update={"text": text, "annotations": [located(a) for a in study.annotations], "decoders": decoders}
+    )
 
 
-def _check_plugins(study: Study, path: Path, content: str) -> None:
+def _check_plugins(study: Study, resolved: Study, root: Path, path: Path, content: str) -> None:
+    """Refuses conditions and searches that are not there, and searches whose folder is not, as ``resolved`` has it."""
     from mnemoscope import plugins
 
-    for decoder in study.decoders:
-        for kind, spelt in (*(("condition", c) for c in decoder.conditions), ("search", decoder.search)):
+    for decoder, at in zip(study.decoders, resolved.decoders, strict=True):
+        loads = [("condition", c, c) for c in decoder.conditions] + [("search", decoder.search, at.search)]
+        for kind, spelt, full in loads:
             try:
-                plugins.load(kind, spelt)
+                plugins.load(kind, full)
             except ConfigError as error:
+                whence = f". A relative path starts from {root}, else from {Path.cwd()}" if full != spelt else ""
                 raise ConfigError(
                     f"decoder {decoder.name!r}: {error.problem}",
-                    remedy=error.remedy,
+                    remedy=f"{error.remedy}{whence}",
                     file=path,
                     line=line_of(content, [spelt]),
                 ) from None

@@ -140,7 +140,7 @@ def _render(
         name=words.clipped(study.name, 200),
         folder=shlex.quote(words.clipped(run_folder.name, 200)),
         opening=opening(estimates, study, decoders),
-        lede=lede(estimates, decoders, {d.name: d.search for d in study.decoders if d.of in decoders[:1]}),
+        lede=lede(estimates, decoders, {d.name: d.searches() for d in study.decoders if d.of in decoders[:1]}),
         tables=[summary(estimates, decoder) for decoder in decoders],
         given={c: words.given(c) for c in sorted(set(estimates["condition"])) if words.given(c)},
         metrics=[(m, words.name(m)) for m in _SUMMARY],
