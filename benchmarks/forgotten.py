@@ -4,12 +4,16 @@ runs/family-*`.
 Reads the runs of ``studies/forgotten/*.toml`` (folders of those names) and of ``studies/family-*.toml`` (given by name,
 any number; see :mod:`benchmarks.sizes`) and writes the page; no number on it is typed by hand.  What the signs and the
 verdicts mean: :mod:`benchmarks.verdicts`.
+
+``--beside`` takes folders of the same studies, measured with other models: whether they agree.  Their details are for
+pages of their own: `python -m benchmarks.forgotten runs/forgotten-mini-mamba2 docs/results/forgotten-mamba2.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +22,16 @@ import polars as pl
 
 from benchmarks import sizes
 from benchmarks.verdicts import COLUMNS, PUBLISHED, READINGS, Row, effect, tallied, turned, verdict
+from mnemoscope import config
+from mnemoscope.errors import RunError
 from mnemoscope.report import words
 from mnemoscope.rundir import RunDir, write_atomically
+from mnemoscope.undo.layer import KINDS
+
+#: how the runs' studies were before anything was set otherwise
+STUDIES = Path(__file__).parent.parent / "studies" / "forgotten"
+#: the page of the family, which those of other models refer to
+_MAIN = "forgotten.md"
 
 _HEAD = "| data | length | reading | before: effect (interval) | | after the regression | | documents |"
 
@@ -31,6 +43,10 @@ class Compared(NamedTuple):
     by: str
     group: str
     base: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.run}: {self.by}, {self.group} against {self.base}"
 
 
 class Claim(NamedTuple):
@@ -76,12 +92,14 @@ CLAIMS = (
 )  # fmt: skip
 
 
+_NOT_THEREBY = "**What these decoders fail to write back is not thereby forgotten.**"
+_ALGEBRA = """\
+Up to 64 tokens nearly all of it *is* in the memory: read by algebra, without a trained decoder, nearly every window of
+64 tokens comes back whole, of mamba-nano ([bracket.md](bracket.md)) and of mamba-mini ([best.md](best.md)); of windows
+of 256 tokens at least the second half, of most that were tried."""
 _READ = """\
-**What these decoders fail to write back is not thereby forgotten.**  Up to 64 tokens nearly all of it *is* in the
-memory: read by algebra, without a trained decoder, nearly every window of 64 tokens comes back whole, of mamba-nano
-([bracket.md](bracket.md)) and of mamba-mini ([best.md](best.md)); of windows of 256 tokens at least the second half, of
-most that were tried.  So a difference between kinds of text, of tokens or of models is one in what decoders read, and
-no proof that the memory lost it.  "Lost" below means: not written back.
+So a difference between kinds of text, of tokens or of models is one in what decoders read, and no proof that the memory
+lost it.  "Lost" below means: not written back.
 
 CoNLL-2003 and the posts of Groenwold et al. are evaluated and not quoted.
 """
@@ -103,6 +121,86 @@ small because everything is lost from its place.
 """
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+class Question(NamedTuple):
+    """What is asked of every model alike.
+
+    Attributes:
+        of: what is compared.
+        place: length of the windows, or two of them.
+        when: before or after the regression.
+    """
+
+    claim: str
+    of: str
+    place: str
+    metric: str
+    when: str
+
+
+class Measured(NamedTuple):
+    """The studies of ``studies/forgotten``, as far as they were measured with a model.
+
+    Attributes:
+        answers: turned; None where the regression has none.
+    """
+
+    folder: Path
+    runs: list[RunDir]
+    answers: dict[Question, Row | None]
+
+    @property
+    def model(self) -> str:
+        return ", ".join(self.architectures())
+
+    def architectures(self) -> dict[str, str]:
+        """Of each model, by what it is called; one as a rule."""
+        models = (r.study.model for r in self.runs)
+        return {_called(m.name): sizes.architecture(m) for m in models if m is not None}
+
+    def sized(self) -> str:
+        """The model with its parameters and architecture."""
+        kinds = ", ".join(self.architectures().values())
+        return f"{self.model} ({kinds}) has {self.runs[0].manifest['parameters']:,} parameters"
+
+    def missing(self) -> list[str]:
+        """Studies that are not measured yet."""
+        return sorted({c.run for claim in CLAIMS for c in claim.compared} - {r.path.name for r in self.runs})
+
+
+def _called(model: str) -> str:
+    """runs/pretrain-mini/model is called mini, as in its family."""
+    path = Path(model)
+    return path.parent.name.removeprefix("pretrain-") if path.name == "model" else model
+
+
+def measured(folder: Path) -> Measured:
+    """What there is in a folder of runs, whatever else lies there.
+
+    Raises:
+        RunError: none of the studies was measured there.
+    """
+    runs = [
+        RunDir.open(folder / file.stem)
+        for file in sorted(STUDIES.glob("*.toml"))
+        if (folder / file.stem / "effects.parquet").exists()
+    ]
+    if not runs:
+        raise RunError("no run here has effects", remedy="Run some of studies/forgotten", file=folder)
+    return Measured(folder, runs, dict(_answers(folder)))
+
+
+def _answers(folder: Path) -> Iterator[tuple[Question, Row | None]]:
+    for shorter, longer, metric, row in drops(folder):
+        yield Question(sizes.LONGER, "domains: all text", f"{shorter} to {longer}", metric, "before"), row
+    for claim in CLAIMS:
+        for wanted in claim.compared:
+            for length, metric, plain, adjusted in tests(folder, wanted):
+                asked = Question(claim.says, wanted.label, str(length), metric, "before")
+                yield asked, plain
+                if metric in READINGS:
+                    yield asked._replace(when="after"), adjusted
 
 
 def effects(folder: Path, wanted: Compared) -> Iterator[Row]:
@@ -139,75 +237,179 @@ def tests(folder: Path, wanted: Compared) -> Iterator[tuple[int, str, Row, Row |
 
 def drops(folder: Path) -> Iterator[tuple[int, int, str, Row]]:
     """(shorter, longer, metric, row): what a longer window loses more, of all text of the run ``domains``."""
-    if (folder / "domains" / "tokens.parquet").exists():
+    if (folder / "domains" / "effects.parquet").exists():
         yield from sizes.longer(sizes.member(RunDir.open(folder / "domains"), ["all"]))
 
 
 # ---- page -----------------------------------------------------------------------------------------------------------
 
 
-def page(folder: Path, family: Sequence[sizes.Member], command: str) -> Iterator[str]:
-    runs = [RunDir.open(f) for f in sorted(folder.iterdir()) if (f / "effects.parquet").exists()]
-    models = sorted({r.study.model.name for r in runs if r.study.model})
-    seeds = sorted({s for r in runs for d in r.study.decoders for s in d.seeds})
-    yield "# What is forgotten, claim by claim\n"
-    yield f"Made by `{command}` from the runs of `studies/forgotten/*.toml` and of the family of models:\n"
+def page(
+    main: Measured, beside: Sequence[Measured], family: Sequence[sizes.Member], command: str, name: str
+) -> Iterator[str]:
+    """The lines of the page, whose file has this name."""
+    every = [main, *beside]
+    models = [m.model for m in every]
+    seeds = {s for m in every for r in m.runs for d in r.study.decoders for s in d.seeds}
+    yield f"# What is forgotten, claim by claim{'' if family or beside else f': {main.model}'}\n"
+    of_family = " and of the family of models" if family else ""
+    yield f"Made by `{command}` from the runs of `studies/forgotten/*.toml`{of_family}:\n"
     yield "```"
-    yield from sizes.commands(family)
-    yield (
-        "mnemoscope count 'DATA/pretrain/*.jsonl.zst' --out runs/forgotten/counts.parquet --tokens mamba-nano --words"
-    )
-    for run in runs:
-        yield f"mnemoscope run studies/forgotten/{run.path.name}.toml --data DATA --out runs/forgotten/{run.path.name}"
+    yield from dict.fromkeys(_commands(every, family))
     yield f"{command}\n```\n"
     some = f"{words.count(len(models), 'model')} ({', '.join(models)}), {words.count(len(seeds), 'decoder seed')}"
     if len(seeds) > 1:
         yield f"**{some}**: intervals hold the luck of the training of the decoder, as far as so few tell it."
     else:
         yield f"**{some}**: what another decoder would read of the same memories is not in the intervals."
-    if len(family) > 1:
-        sized = f"{family[0].parameters / 1e6:.1f} to {family[-1].parameters / 1e6:.1f} M parameters"
+    for m in every:
+        if missing := m.missing():
+            yield f"Not measured yet of {m.model}: {', '.join(missing)}."
+    if beside:
         yield (
-            f"[Larger models](#larger-models-lose-less) and [every size](#does-the-claim-hold-at-every-size): "
-            f"{words.count(len(family), 'model')} of {sized}.\n"
+            f"What is told claim by claim is of {main.model}; details of {', '.join(models[1:])} are elsewhere "
+            "([results](README.md))."
         )
-    else:
-        yield "Nothing is said here of models of other sizes.\n"
-    yield _READ
+    yield from _referred(family, name)
+    yield from _read(every, family)
     yield f"## How to read it\n\n{_RULES}"
-    yield from _summary(folder, family)
-    yield from _by_length(folder)
+    yield from _summary(every, family)
+    for other in beside:
+        yield from _agreement(main, other)
+    yield from _by_length(main)
     yield from sizes.page(family)
     for claim in CLAIMS:
-        yield from _claim(folder, claim)
-    yield from _costs([*runs, *(m.run for m in family)])
+        yield from _claim(main.folder, claim)
+    yield from _costs([*main.runs, *(m.run for m in family)])
 
 
-def _summary(folder: Path, family: Sequence[sizes.Member]) -> Iterator[str]:
-    """How many of the tests of a claim fell out how, by reading."""
+def _referred(family: Sequence[sizes.Member], name: str) -> Iterator[str]:
+    """Where sizes and architectures are told of."""
+    if len(family) > 1:
+        sized = sizes.chain(family)
+        millions = f"{sized[0].parameters / 1e6:.1f} to {sized[-1].parameters / 1e6:.1f} M parameters"
+        links = "[Larger models](#larger-models-lose-less) and [every size](#does-the-claim-hold-at-every-size)"
+        others = [m.label for m in family if m.architecture != sized[0].architecture]
+        beside = f"; [another architecture](#another-architecture-of-the-same-size): {'; '.join(others)}"
+        yield f"{links}: {words.count(len(sized), 'model')} of {millions}{beside if others else ''}.\n"
+    elif name == _MAIN:
+        yield "Nothing is said here of models of other sizes.\n"
+    else:
+        yield f"Of other models and sizes, and whether they agree: [{_MAIN}]({_MAIN}).\n"
+
+
+def _read(every: Sequence[Measured], family: Sequence[sizes.Member]) -> Iterator[str]:
+    """What is known of the memories without these decoders."""
+    of = {name: kind for m in every for name, kind in m.architectures().items()}
+    of |= {m.name: m.architecture for m in family}
+    yield _NOT_THEREBY
+    if set(of.values()) & set(KINDS):
+        yield _ALGEBRA
+    if unread := [f"{name} ({kind})" for name, kind in of.items() if kind not in KINDS]:
+        yield (
+            f"Nobody has read the memory of {', '.join(unread)} by algebra ([undo.md](../undo.md)): what its decoders "
+            "fail to write back may be in it or not."
+        )
+    yield _READ
+
+
+def _commands(every: Sequence[Measured], family: Sequence[sizes.Member]) -> Iterator[str]:
+    """How the runs were made, and the models and decoders that they were given."""
+    yield from sizes.commands(family)
+    for run in (r for m in every for r in m.runs):
+        yield from sizes.pretraining(run.study.model)
+        for folder in (Path(d.weights).parent for d in run.study.decoders if d.weights is not None):
+            if folder.name == "checkpoints":
+                of = folder.parent
+                yield f"mnemoscope run studies/{of.name}.toml --data DATA --out {of}"
+    yield "mnemoscope count 'DATA/pretrain/*.jsonl.zst' --out runs/forgotten/counts.parquet --tokens mamba-nano --words"
+    for run in (r for m in every for r in m.runs):
+        given = ["mnemoscope", "run", f"studies/forgotten/{run.path.name}.toml", *settings(run)]
+        yield shlex.join([*given, "--data", "DATA", "--out", str(run.path)])
+
+
+def settings(run: RunDir) -> list[str]:
+    """Model and decoders that are not the ones of the study's file, as options of ``mnemoscope run``."""
+    asked, made = config.load(STUDIES / f"{run.path.name}.toml"), run.study
+    found = []
+    if made.model is not None and asked.model is not None and made.model.name != asked.model.name:
+        found.append(f"model.name={made.model.name}")
+    weights = {d.name: d.weights for d in asked.decoders}
+    found += [f"decoders.{d.name}.weights={d.weights}" for d in made.decoders if d.weights != weights.get(d.name)]
+    return [word for setting in found for word in ("--set", setting)]
+
+
+def _summary(every: Sequence[Measured], family: Sequence[sizes.Member]) -> Iterator[str]:
+    """How many of the tests of a claim fell out how, by model and reading."""
     yield "## In short\n"
     yield "Comparisons (data sets and lengths) by verdict: replicated / not / opposite, and untold if any.\n"
-    yield "| claim | | " + " | ".join(COLUMNS) + " |"
-    yield "| --- " * (len(COLUMNS) + 2) + "|"
-    of_lengths = tallied((metric, row) for *_, metric, row in drops(folder))
-    yield f"| The longer the window, the more is lost | before | {of_lengths} |"
-    yield from sizes.summary(family)
-    for claim in CLAIMS:
-        found = [test for wanted in claim.compared for test in tests(folder, wanted)]
-        yield f"| {claim.says} | before | {tallied((metric, plain) for _, metric, plain, _ in found)} |"
-        after = [(metric, adjusted) for _, metric, _, adjusted in found if metric in READINGS]
-        yield f"|  | after | {tallied(after)} |"
+    yield "| claim | model | | " + " | ".join(COLUMNS) + " |"
+    yield "| --- " * (len(COLUMNS) + 3) + "|"
+    for claim in (sizes.LONGER, *(c.says for c in CLAIMS)):
+        for i, m in enumerate(every):
+            for j, when in enumerate(("before",) if claim == sizes.LONGER else ("before", "after")):
+                found = [(q.metric, row) for q, row in m.answers.items() if (q.claim, q.when) == (claim, when)]
+                yield f"| {'' if i or j else claim} | {'' if j else m.model} | {when} | {tallied(found)} |"
+        if claim == sizes.LONGER:
+            yield from sizes.summary(family)
     yield ""
 
 
-def _by_length(folder: Path) -> Iterator[str]:
-    yield "## The longer the window, the more is lost\n"
+def _agreement(main: Measured, other: Measured) -> Iterator[str]:
+    """Whether two models answer alike, and in full where they contradict each other."""
+    pairs = {q: (row, other.answers[q]) for q, row in main.answers.items() if q in other.answers}
+    fallen = {q: (verdict(a), verdict(b)) for q, (a, b) in pairs.items()}
+    fallen = {q: both for q, both in fallen.items() if "untold" not in both}
+    yield f"### Do {main.model} and {other.model} agree?\n"
+    yield (
+        "Comparisons (data set, length and reading) of which both have an interval.  *Opposite sides*: both intervals "
+        "are away from 0, and not on the same side; of the rest, one is *not*.  Both models read the same texts, so "
+        "what they agree about was not found twice: a text that is hard is so for both.  "
+        f"{main.sized()} and {other.sized()}, each with decoders of its own: a difference is not of one thing alone.\n"
+    )
+    yield "| claim | | comparisons | same verdict | opposite sides |"
+    yield "| --- | --- | ---: | ---: | ---: |"
+    for claim in (*dict.fromkeys(q.claim for q in fallen), "All"):
+        here = {q: both for q, both in fallen.items() if claim in (q.claim, "All")}
+        for i, when in enumerate(dict.fromkeys(q.when for q in here)):
+            tally = Counter(_alike(*both) for q, both in here.items() if q.when == when)
+            cells = f"{tally.total()} | {tally['same']} | {tally['opposite sides']}"
+            yield f"| {'' if i else claim} | {when} | {cells} |"
+    yield ""
+    against = [q for q, both in fallen.items() if _alike(*both) == "opposite sides"]
+    if not against:
+        yield "They are on opposite sides of nothing.\n"
+        return
+    yield f"On opposite sides (plus means: lost more; {main.model}, then {other.model}):\n"
+    yield f"| claim | data | length | reading | | {main.model} | {other.model} |"
+    yield "| --- " * 7 + "|"
+    for q in against:
+        both = " | ".join(effect(row) for row in pairs[q])
+        yield f"| {q.claim} | {q.of} | {q.place} | {_reading(q.metric)} | {q.when} | {both} |"
+    yield ""
+
+
+def _alike(one: str, other: str) -> str:
+    return "same" if one == other else "one is not" if "not" in (one, other) else "opposite sides"
+
+
+def _reading(metric: str) -> str:
+    return {**READINGS, **PUBLISHED}[metric]
+
+
+def _by_length(main: Measured) -> Iterator[str]:
+    yield f"## {sizes.LONGER}\n"
+    found = [(q, row) for q, row in main.answers.items() if q.claim == sizes.LONGER]
+    if not found:
+        yield "Not measured yet.\n"
+        return
     yield "Published: lost more.  No regression: the length is what varies.\n"
     yield "| lengths | reading | effect (interval) | | documents |"
     yield "| --- | --- | --- | --- | ---: |"
-    for shorter, longer, metric, row in drops(folder):
-        name = {**READINGS, **PUBLISHED}[metric]
-        yield f"| {shorter} to {longer} | {name} | {effect(row)} | {verdict(row)} | {row['n_documents']:,} |"
+    for q, row in found:
+        assert row is not None  # None stands for a regression
+        said = f"{effect(row)} | {verdict(row)} | {row['n_documents']:,}"
+        yield f"| {q.place} | {_reading(q.metric)} | {said} |"
     yield ""
 
 
@@ -218,12 +420,11 @@ def _claim(folder: Path, claim: Claim) -> Iterator[str]:
     yield "| --- " * 7 + "| ---: |"
     for wanted in claim.compared:
         if not (folder / wanted.run / "effects.parquet").exists():
-            yield f"| {wanted.run}: {wanted.by}, {wanted.group} against {wanted.base} | | not measured yet | | | | | |"
+            yield f"| {wanted.label} | | not measured yet | | | | | |"
         for length, metric, plain, adjusted in tests(folder, wanted):
-            name = {**READINGS, **PUBLISHED}[metric]
             after = (effect(adjusted), verdict(adjusted)) if metric in READINGS else ("–", "")
             yield (
-                f"| {wanted.run}: {plain['by']}, {wanted.group} against {wanted.base} | {length} | {name} "
+                f"| {wanted.label} | {length} | {_reading(metric)} "
                 f"| {effect(plain)} | {verdict(plain)} | {after[0]} | {after[1]} | {plain['n_documents']:,} |"
             )
     yield ""
@@ -231,7 +432,7 @@ def _claim(folder: Path, claim: Claim) -> Iterator[str]:
 
 def _costs(runs: list[RunDir]) -> Iterator[str]:
     yield "## What the runs took\n"
-    yield "Decoders of the family are trained in its runs, the others are given theirs; `code` measured.\n"
+    yield "Runs of `studies/family-*.toml` train their decoders, the others are given theirs; `code` measured.\n"
     yield "| run | documents | windows | at most of a length | tokens, all decoders | seconds | measured on | code |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |"
     for run in runs:
@@ -251,12 +452,18 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of the runs")
     parser.add_argument("page", type=Path, help="Markdown file to write")
     parser.add_argument("--family", type=Path, nargs="*", default=[], metavar="RUN", help="runs of models of sizes")
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], metavar="RUNS", help="folders of the runs with other models"
+    )
     given = parser.parse_args()
     command = ["python", "-m", "benchmarks.forgotten", str(given.runs), str(given.page)]
-    if given.family:
-        command += ["--family", *map(str, given.family)]
+    for option in ("family", "beside"):
+        if folders := getattr(given, option):
+            command += [f"--{option}", *map(str, folders)]
     family = sizes.members(given.family)
-    write_atomically(given.page, "\n".join(page(given.runs, family, shlex.join(command))))
+    beside = [measured(folder) for folder in given.beside]
+    lines = page(measured(given.runs), beside, family, shlex.join(command), given.page.name)
+    write_atomically(given.page, "\n".join(lines))
 
 
 if __name__ == "__main__":

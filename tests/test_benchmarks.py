@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from synthetic_run import make_run
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import contest, cost, decoders, quality, show, sizes, tables, verdicts
-from mnemoscope.errors import RunError
+from benchmarks import contest, cost, decoders, forgotten, quality, show, sizes, tables, verdicts
+from mnemoscope import config
+from mnemoscope.errors import ModelError, RunError
 from mnemoscope.rundir import RunDir
+from mnemoscope.stats import effects
 from mnemoscope.stats.estimate import Sums
 from mnemoscope.train.plan import Plan
 
@@ -162,9 +166,10 @@ def of(*lost: list[int], metric: str = "omission_anywhere", documents: tuple[str
     return Sums(key, list(documents), *by_seed.sum(0).T, 10 * len(documents), by_seed)
 
 
-def model(name: str, cells: dict[Any, Sums], parameters: int = 1_000_000) -> sizes.Member:
+def model(name: str, cells: dict[Any, Sums], architecture: str = "mamba", memory: int = 100) -> sizes.Member:
     study = SimpleNamespace(name=f"family-{name}", estimate=SimpleNamespace(confidence=0.95))
-    return sizes.Member(cast(RunDir, SimpleNamespace(study=study)), parameters, cells)
+    run = SimpleNamespace(study=study, manifest={"memory": {"numbers": memory}})
+    return sizes.Member(cast(RunDir, run), 1_000_000, architecture, cells)
 
 
 ALL = ("all", "all", "omission_anywhere", 16)
@@ -202,10 +207,37 @@ def test_neighbours_and_the_ends_are_tallied_apart() -> None:
     """40 and 80 % are lost, then 30 and 70, then 30 and 70 again: the last step is of equals."""
     family = [model(str(i), {ALL: of(lost)}) for i, lost in enumerate(([4, 8], [3, 7], [3, 7]))]
     beside, ends = sizes.summary(family)
-    assert beside.startswith("| Larger models lose less | neighbours | 1 / 1 / 0 | –")
-    assert ends.startswith("|  | smallest to largest | 1 / 0 / 0 | –")
+    assert beside.startswith("| Larger models lose less | 0 to 2 | neighbours | 1 / 1 / 0 | –")
+    assert ends.startswith("|  |  | smallest to largest | 1 / 0 / 0 | –")
     (alone,) = sizes.summary(family[:1])
     assert alone.count("not measured yet") == len(verdicts.COLUMNS)
+    assert not [*sizes.summary([]), *sizes.page([])]
+
+
+def test_no_step_of_size_crosses_architectures() -> None:
+    """nano, mini and small are sizes of each other; mini-2 stands beside mini, the nearest by memory, not by place."""
+    of_family = {"nano": ("mamba", 10, [4, 8]), "mini-2": ("mamba2", 40, [5, 9]), "mini": ("mamba", 39, [3, 7])}
+    of_family["small"] = ("mamba", 90, [2, 6])
+    family = [model(name, {ALL: of(lost)}, kind, memory) for name, (kind, memory, lost) in of_family.items()]
+    pairs = [(s.model.name, s.base.name) for s in sizes.steps(family)]
+    assert pairs == [("nano", "mini"), ("mini", "small"), ("nano", "small")]
+    (beside,) = sizes.abreast(family)
+    assert (beside.model.name, beside.base.name, beside.row["value"]) == ("mini-2", "mini", pytest.approx(0.2))
+    *_, last = sizes.summary(family)
+    assert last.startswith(
+        "| Not asked there: of two architectures, mini-2 loses more than mini | both | before | 1 / 0"
+    )
+    (alone, beside_mini) = sizes.summary(family[1:3])
+    assert "not measured yet" in alone
+    assert "mini loses more than mini-2" in beside_mini
+
+
+def test_the_architecture_is_what_the_configuration_of_the_model_says(tmp_path: Path) -> None:
+    assert sizes.architecture(config.Model(name="mamba-nano")) == "mamba"
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        sizes.architecture(config.Model(name=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "mamba2"}')
+    assert sizes.architecture(config.Model(name=str(tmp_path))) == "mamba2"
 
 
 def test_recency_compares_the_first_tokens_with_the_last_by_number() -> None:
@@ -228,7 +260,7 @@ def test_a_longer_window_is_compared_with_its_neighbour_and_the_ends_too(monkeyp
 def test_one_decoder_of_a_member_reads_and_the_one_that_guesses_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*conditions: list[str]) -> RunDir:
         decoders = [SimpleNamespace(name=f"d{i}", conditions=c) for i, c in enumerate(conditions)]
-        study = SimpleNamespace(decoders=decoders, estimate=None)
+        study = SimpleNamespace(decoders=decoders, estimate=None, model=config.Model(name="mamba-nano"))
         return cast(RunDir, SimpleNamespace(path="runs/f", study=study, manifest={"parameters": 7}))
 
     place = {"by": "all", "group": "all", "length": 16}
@@ -238,7 +270,7 @@ def test_one_decoder_of_a_member_reads_and_the_one_that_guesses_is_left_out(monk
     ]
     monkeypatch.setattr(sizes, "sums", lambda *_: rows)
     found = sizes.member(run(["memory"], ["none"]), ["all"])
-    assert (found.parameters, found.cells) == (7, {ALL: rows[0]})
+    assert (found.parameters, found.architecture, found.cells) == (7, "mamba", {ALL: rows[0]})
     with pytest.raises(ValueError, match="one decoder should read the memory, and here do d0, d1"):
         sizes.member(run(["memory"], ["memory", "none"]), ["all"])
 
@@ -251,3 +283,88 @@ def test_verdicts_are_tallied_by_reading() -> None:
     rows = [("retention", row(0.1, 0.2)), ("retention", row(-0.1, 0.2)), ("retention", row(-0.2, -0.1))]
     rows += [("retention", row(nan, nan)), ("rouge1", row(0.1, 0.2)), ("omission_published", row(0.0, 0.2))]
     assert verdicts.tallied(rows) == "– | – | – | 1 / 1 / 1 (+ 1 untold) | 1 / 1 / 0"
+
+
+def answered(name: str, rows: dict[forgotten.Question, tuple[float, float]]) -> forgotten.Measured:
+    """Intervals around their middles."""
+    study = SimpleNamespace(model=config.Model(name=name))
+    run = SimpleNamespace(study=study, path=Path(name), manifest={"parameters": 7})
+    unit = {"unit": "fraction", "n_documents": 9}
+    found = {q: {"value": (low + high) / 2, "low": low, "high": high, **unit} for q, (low, high) in rows.items()}
+    return forgotten.Measured(Path(), [cast(RunDir, run)], cast(dict[forgotten.Question, Any], found))
+
+
+def test_two_models_agree_where_their_intervals_lie_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, of rare words: the same side, both *not*, one *not*, opposite sides; after: opposite sides.  What only
+    one has, or of which one has no interval, is no comparison."""
+    monkeypatch.setattr(sizes, "architecture", lambda model: "")
+    more, less, neither, untold = (0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (float("nan"), float("nan"))
+    asked = [forgotten.Question("rare words", "ud", str(n), "retention", "before") for n in (4, 8, 16, 32, 64, 128)]
+    after = forgotten.Question("numbers", "ud", "4", "omission_anywhere", "after")
+    a = dict(zip([*asked, after], [more, neither, more, more, untold, more, less], strict=True))
+    b = dict(zip([*asked[:5], after], [more, neither, neither, less, more, more], strict=True))
+    lines = list(forgotten._agreement(answered("one", a), answered("runs/pretrain-two/model", b)))
+    assert lines[0] == "### Do one and two agree?\n"
+    assert "| rare words | before | 4 | 2 | 1 |" in lines
+    assert "| numbers | after | 1 | 0 | 1 |" in lines
+    assert lines[lines.index("| All | before | 4 | 2 | 1 |") + 1] == "|  | after | 1 | 0 | 1 |"
+    against = [line for line in lines if line.startswith(("| rare words | ud", "| numbers | ud"))]
+    assert [line.split(" | ")[2:5] for line in against] == [
+        ["32", "by retention", "before"],
+        ["4", "by bag (lost anywhere)", "after"],
+    ]
+    assert "| +15.0" in against[0]
+    assert "| −15.0" in against[0]
+    alone = list(forgotten._agreement(answered("one", a), answered("two", {asked[0]: more})))
+    assert alone[-1] == "They are on opposite sides of nothing.\n"
+
+
+def test_a_page_of_one_model_says_which_and_how_its_runs_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study of domains alone, with a made-up Mamba-2 and no family: nothing is said of sizes, and what was set
+    otherwise than in the study's file is in the command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/pretrain-two/model").mkdir(parents=True)
+    (tmp_path / "runs/pretrain-two/model/config.json").write_text('{"model_type": "mamba2"}')
+    folder = Path("runs/forgotten-two/domains")
+    made = make_run(folder, decoders=("bridged",), lengths=(16, 64), documents=24).model_dump()
+    made["model"]["name"], made["windows"]["tokens_per_length"] = "runs/pretrain-two/model", 4096
+    kept = {k: made["decoders"][0][k] for k in ("name", "seeds", "conditions")}
+    made["decoders"] = [kept | {"recipe": "trained", "weights": "runs/family-two/checkpoints/bridged"}]
+    by_position = {"by": "position", "base": "last", "metrics": ["retention"]}
+    study = config.Study.model_validate({**made, "effects": [by_position]})
+    effects.effects(folder, study)
+    manifest = {"study": study.digest(), "name": "domains", "stages": {"reconstruct": {}}, "parameters": 7}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "study.toml").write_text(config.dump(study))
+
+    main = forgotten.measured(folder.parent)
+    page = list(forgotten.page(main, [], [], "python -m this", "forgotten-two.md"))
+    assert page[0] == "# What is forgotten, claim by claim: two\n"
+    commands = page[page.index("```") + 1 : page.index("python -m this\n```\n")]
+    assert [c for c in commands if " count " not in c] == [
+        "mnemoscope pretrain studies/pretrain-two.toml --data DATA --out runs/pretrain-two",
+        "mnemoscope run studies/family-two.toml --data DATA --out runs/family-two",
+        "mnemoscope run studies/forgotten/domains.toml --set model.name=runs/pretrain-two/model "
+        "--set decoders.bridged.weights=runs/family-two/checkpoints/bridged --data DATA "
+        "--out runs/forgotten-two/domains",
+    ]
+    text = "\n".join(page)
+    for absent in ("Larger models", "every size", "Another architecture", "mamba-nano (["):
+        assert absent not in text
+    assert "Nobody has read the memory of two (mamba2) by algebra" in text
+    assert "Not measured yet of two: code, conll, groenwold, redial, sec, ud-ewt, ud-gum, wnut." in text
+    assert "[forgotten.md](forgotten.md)" in text
+    assert "was read last (recency) | two | before | – | – | – | 2 / 0 / 0 | – |" in text
+    beside = "\n".join(forgotten.page(main, [main], [], "python -m this", "forgotten.md"))
+    assert beside.startswith("# What is forgotten, claim by claim\n")
+    assert beside.count("mnemoscope run studies/forgotten/domains.toml") == 1
+    assert "They are on opposite sides of nothing." in beside
+    with pytest.raises(RunError, match="no run here has effects"):
+        forgotten.measured(tmp_path)
+
+
+def test_a_run_of_the_study_as_it_stands_has_no_settings() -> None:
+    study = config.load(forgotten.STUDIES / "code.toml")
+    assert forgotten.settings(cast(RunDir, SimpleNamespace(path=Path("runs/code"), study=study))) == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.testing import CliRunner
 
-from mnemoscope import cli
+from mnemoscope import bench, cli, config, pipeline, pretraining, zoo
 from mnemoscope.cli import shared
 
 
@@ -55,3 +58,46 @@ def test_a_task_takes_one_line_of_any_terminal(monkeypatch: pytest.MonkeyPatch, 
     assert all(line.startswith("training trained-here/seed-0/memory") for line in lines)
     assert any(shown in line and "1.234" in line for line in lines)
     assert max(map(len, lines)) <= width
+
+
+class ReachedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "does"),
+    [("run", pipeline, "run"), ("pretrain", pretraining, "pretrain"), ("bench", bench, "forecast")],
+)
+def test_every_command_on_a_study_takes_other_values(
+    monkeypatch: pytest.MonkeyPatch, command: str, module: ModuleType, does: str
+) -> None:
+    """And goes on with the study that a file with these values would be."""
+
+    def reached(study: config.Study, *_: object) -> None:
+        raise ReachedError(study)
+
+    monkeypatch.setattr(module, does, reached)
+    file = str(zoo.study("demo"))
+    words = [command, file, "--set", "seed=7", "--set", "decoders.0.name=other", "--set", "compute.device=cpu"]
+    done = CliRunner().invoke(cli.app, words if command == "bench" else [*words, "--out", "nowhere"])
+    assert isinstance(done.exception, ReachedError), done.output
+    (study,) = done.exception.args
+    changes = ("seed=7", "decoders.0.name=other", "compute.device=cpu")
+    assert study == config.load(file, changes=changes) != config.load(file)
+    assert (study.seed, study.decoders[0].name, study.compute.device) == (7, "other", "cpu")
+
+
+def test_what_is_wrong_with_what_is_set_is_said_as_it_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(cli, "err", Console(file=written, width=80))
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        monkeypatch.setenv(name, "0")  # so that it is put back
+    given = "decoders.nobody.conditions=[bold]"
+    monkeypatch.setattr(
+        "sys.argv", ["mnemoscope", "run", str(zoo.study("demo")), "--out", str(tmp_path / "out"), "--set", given]
+    )
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert written.getvalue().startswith(f"error --set {given}: there is no nobody in decoders. There are: ")
+    assert not (tmp_path / "out").exists()

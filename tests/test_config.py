@@ -15,6 +15,8 @@ from pydantic import BaseModel
 
 import mnemoscope
 from mnemoscope import config
+from mnemoscope.config.change import change
+from mnemoscope.config.dump import bare
 from mnemoscope.errors import ConfigError
 
 ROOT = Path(mnemoscope.__file__).parent.parent
@@ -562,3 +564,140 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes('name = "é"'.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"cannot be read .* Save it as UTF-8 text"):
         config.load(tmp_path / "latin.toml")
+
+
+# ---- values that are not the file's ---------------------------------------------------------------------------------
+
+
+def changed(folder: Path, *changes: str, content: str = FULL) -> config.Study:
+    (folder / "study.toml").write_text(content, encoding="utf-8")
+    return config.load(folder / "study.toml", changes=changes)
+
+
+#: what is set, and the same done in the file by hand
+BY_HAND = {
+    "model.name=runs/x/model": ('name = "owner/model"', 'name = "runs/x/model"'),
+    "model.revision=2024-01-01": ('revision = "main"', 'revision = "2024-01-01"'),
+    "seed=3": ("seed = 11", "seed = 3"),
+    "pretrain.shape.tie_word_embeddings=false": ("tie_word_embeddings = true", "tie_word_embeddings = false"),
+    "decoders.one.seeds=[4, 0]": ("seeds = [0, 1]", "seeds = [4, 0]"),
+    "decoders.0.seeds=[0]": ("seeds = [0, 1]", "seeds = [0]"),
+    "decoders.two.weights=runs/y/checkpoints/a=b": ('weights = "mamba-nano"', 'weights = "runs/y/checkpoints/a=b"'),
+    "decoders.one.seeds.1=5": ("seeds = [0, 1]", "seeds = [0, 5]"),
+    "decoders.one.optimiser.learning_rate=2e-3": ("learning_rate = 1e-3", "learning_rate = 2e-3"),
+    "decoders.one.optimiser={learning_rate = 1.0}": (f"optimiser = {{ {OPTIMISER} }}", "optimiser.learning_rate = 1.0"),
+    'text.train.0.where."kind of text"="1999"': ('"kind of text" = "news"', '"kind of text" = "1999"'),
+    "text.train.1.first=2_000": ("first = 1000", "first = 2000"),
+    'annotations.kinds.labels."."=stop': ('"." = ""', '"." = "stop"'),
+    "estimate.by=[]": ('by = ["domain", "kinds"]', "by = []"),
+    # what the file lacks
+    "decoders.two.checkpoint_every=9": ('weights = "mamba-nano"', 'weights = "mamba-nano"\ncheckpoint_every = 9'),
+}
+
+
+@pytest.mark.parametrize("given", BY_HAND)
+def test_a_value_that_is_set_is_one_written_into_the_file(given: str, tmp_path: Path) -> None:
+    old, new = BY_HAND[given]
+    assert old in FULL
+    by_hand = load(FULL.replace(old, new, 1), tmp_path)
+    study = changed(tmp_path, given)
+    assert study == by_hand != load(FULL, tmp_path)
+    assert study.digest() == by_hand.digest() != load(FULL, tmp_path).digest()
+    # and a run's folder has it
+    assert load(config.dump(study), tmp_path) == study
+
+
+SMALL = 'name = "small"\nseed = 0\n[[text.measure]]\npath = "a.jsonl"\n'
+
+
+def test_a_section_that_the_file_lacks_is_made(tmp_path: Path) -> None:
+    study = changed(tmp_path, "compute.device=cpu", "model.name=m", "windows={lengths = [4, 8]}", content=SMALL)
+    by_hand = SMALL + '[compute]\ndevice = "cpu"\n[model]\nname = "m"\n[windows]\nlengths = [4, 8]\n'
+    assert study == load(by_hand, tmp_path)
+    # together they may be right where each alone is not
+    decoder = 'decoders=[{name = "v1.0", recipe = "trained", weights = "w", seeds = [0], conditions = ["memory"]}]'
+    needed = ("model.name=m", "windows.lengths=[4]")
+    study = changed(tmp_path, *needed, decoder, 'decoders."v1.0".weights=v', "seed=1", "seed=2", content=SMALL)
+    assert (study.seed, study.decoders[0].weights) == (2, "v")
+    with pytest.raises(ConfigError, match="decoders need the sections"):
+        changed(tmp_path, decoder, content=SMALL)
+
+
+def test_a_name_comes_before_a_number(tmp_path: Path) -> None:
+    study = changed(tmp_path, "decoders.0.weights=v", content=FULL.replace('"two"', '"0"'))
+    assert [d.weights for d in study.decoders] == [None, "v", None]
+
+
+#: what is set: what is wrong, and what to do about it
+SET_WRONG = {
+    "model.nam=x": ("unknown key 'model.nam'", "Did you mean 'name'? Known here: "),
+    "modle.name=x": ("unknown key 'modle'", "Did you mean 'model'?"),
+    "seed=eleven": ("seed: Input should be a valid integer", "read as text: give TOML"),
+    "decoders.one.conditions=[memory,none]": ("decoders.0.conditions: Input should be a valid list", "give TOML in"),
+    "model.revision=123": ("model.revision: Input should be a valid string", "--set 'model.revision=\"...\"'"),
+    "compute.device=gpu": ("compute.device: Input should be 'auto', ", "Mend"),
+    "decoders.one.optimiser={clop = 1.0}": ("unknown key 'decoders.0.optimiser.clop'", "'clip'"),
+    "decoders.one.conditions.0=worng": ("decoder 'one': no condition named 'worng'", "Did you mean 'wrong'?"),
+    "decoders.one.search=beam": ("decoder 'one': the search 'beam' needs a number", "Write beam:4"),
+    "decoders.one.family=bridge": ("decoder 'one': no family named 'bridge'", "'bridged'? There are"),
+    "decoders.one.options.rnak=8": ("unknown key 'decoders.0.options.rnak'", "'rank'? Known here: "),
+    "decoders.four.seeds=[0]": ("there is no four in decoders", "There are: one, two, three"),
+    "decoders.tow.seeds=[0]": ("there is no tow in decoders", "Did you mean two?"),
+    "decoders.3.seeds=[0]": ("there is no 3 in decoders", "There are: one, two, three"),
+    "decoders.-1.seeds=[0]": ("there is no -1 in decoders", "There are: one, two, three"),
+    "text.train.2.weight=1.0": ("there is no 2 in text.train", "There are: 0, 1"),
+    "windows.lengths.2=32": ("there is no 2 in windows.lengths", "There are: 0, 1"),
+    "decoders.two.shares.0=1.0": ("the study has no decoders.two.shares to choose from", "to a list"),
+    "seed.x=1": ("seed is 11, which has no keys", "Set seed itself"),
+    "seed": ("not KEY=VALUE", "Such as --set model.name="),
+    "=3": ("not KEY=VALUE", "Such as --set model.name="),
+    "model..name=x": ("not KEY=VALUE", "Such as --set model.name="),
+}
+
+
+@pytest.mark.parametrize("given", SET_WRONG)
+def test_what_is_wrong_with_what_is_set(given: str, tmp_path: Path) -> None:
+    problem, remedy = SET_WRONG[given]
+    with pytest.raises(ConfigError) as caught:
+        changed(tmp_path, "name=other", given, "windows.nested=false")
+    assert caught.value.problem.startswith(f"--set {given}: {problem}")
+    assert remedy in caught.value.remedy
+    assert (caught.value.file, caught.value.line) == (None, None)
+
+
+def test_a_section_that_was_made_and_is_not_whole_is_the_options_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--set pretrain.context=32: missing key 'pretrain\.architecture'"):
+        changed(tmp_path, "pretrain.context=32", content=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("windows.lengths=[4]", "decoder 'one' has lengths that the study has not: [16]"),
+        ("decoders.two.recipe=growing", "decoders.1: recipe 'growing' starts from the encoder's weights"),
+        ("decoders.one.family=native", "unknown key 'decoders.0.options.rank'"),
+    ],
+)
+def test_no_line_is_blamed_for_what_disagrees_with_what_is_set(given: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changed(tmp_path, "seed=1", given)
+    assert caught.value.problem.startswith(f"with --set seed=1 --set {given}: ")
+    assert problem in caught.value.problem
+    assert (caught.value.file, caught.value.line) == (tmp_path / "study.toml", None)
+
+
+def test_what_is_wrong_with_the_file_keeps_its_line(tmp_path: Path) -> None:
+    wrong = FULL.replace("resamples = 300", "resample = 300")
+    with pytest.raises(ConfigError, match=r"^[^ ]*study\.toml:[0-9]+: unknown key 'estimate.resample'") as caught:
+        changed(tmp_path, "estimate.position_bins=2", "seed=1", content=wrong)
+    assert wrong.splitlines()[(caught.value.line or 0) - 1] == "resample = 300"
+    # unless it is set to what is right
+    assert changed(tmp_path, "seed=1", content=FULL.replace("seed = 11", "seed = true")).seed == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=_TEXT)
+def test_any_text_can_be_set_in_quotes(text: str) -> None:
+    values: dict[str, Any] = {}
+    change(values, f"model.{bare(text)}={bare(text + '.')}", config.Study)
+    assert values == {"model": {text: f"{text}."}}

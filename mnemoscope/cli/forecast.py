@@ -9,12 +9,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Data, StudyFile, out
+from mnemoscope.cli.shared import Bars, Changes, Data, StudyFile, out
 
 
 def bench(
     study: StudyFile,
     data: Data = None,
+    changes: Changes = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="instead of the study's", show_default=False)
     ] = None,
@@ -25,7 +26,7 @@ def bench(
     """
     from mnemoscope import bench, config
 
-    found = bench.forecast(config.load(study, data=data), Bars(), device)
+    found = bench.forecast(config.load(study, data=data, changes=changes or ()), Bars(), device)
     out.print(Text.assemble((f"about {duration(found.seconds)}", "bold"), f" for {study} on {found.device}"))
     table = Table("stage", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("amount", "a second", "time", "share"):

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mnemoscope.cli.shared import (
     Bars,
+    Changes,
     Classes,
     Data,
     Device,
@@ -124,9 +125,10 @@ def _show(estimates: pl.DataFrame, horizons: pl.DataFrame) -> None:
     out.print(Text(f"{said}; first at, half from: tokens between a lost token and the window's end", style="dim"))
 
 
-def pretrain(study: StudyFile, out_dir: Out, data: Data = None, track: Track = None) -> None:
+def pretrain(study: StudyFile, out_dir: Out, data: Data = None, changes: Changes = None, track: Track = None) -> None:
     """A language model from nothing, by the \\[pretrain] section of a study: tokenizer, tokens, model."""
     from mnemoscope import config, pretraining
 
-    folder = pretraining.pretrain(tracking(config.load(study, data=data), track), out_dir, Bars())
+    wanted = tracking(config.load(study, data=data, changes=changes or ()), track)
+    folder = pretraining.pretrain(wanted, out_dir, Bars())
     out.print(Text.assemble((f"{folder}", "bold"), f"  use it as a model: mnemoscope inspect {folder}"), soft_wrap=True)

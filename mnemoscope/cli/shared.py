@@ -33,6 +33,16 @@ out = Console()
 _WIDE = 120
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="the study file", show_default=False)]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="a value instead of the study file's: model.name=my-model, 'decoders.growing.seeds=[0, 1]'; what is in a "
+        "list is chosen by its name, or by number from 0; may be given again",
+        show_default=False,
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="run folder; made if it is not there", show_default=False)]
 Data = Annotated[
     Path | None,

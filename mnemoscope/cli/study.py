@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from mnemoscope.cli.shared import Bars, Data, Out, RunFolder, StudyFile, Track, done, loading, out, tracking
+from mnemoscope.cli.shared import Bars, Changes, Data, Out, RunFolder, StudyFile, Track, done, loading, out, tracking
 
 
 def demo(
@@ -30,6 +30,7 @@ def run(
     study: StudyFile,
     out_dir: Out,
     data: Data = None,
+    changes: Changes = None,
     until: Annotated[
         str, typer.Option(help="last stage: prepare, train, reconstruct, score, estimate, report")
     ] = "report",
@@ -41,7 +42,7 @@ def run(
     """
     from mnemoscope import config
 
-    wanted = tracking(config.load(study, data=data), track)
+    wanted = tracking(config.load(study, data=data, changes=changes or ()), track)
     loading()
     from mnemoscope import pipeline
 

@@ -1,4 +1,5 @@
-"""A study file: TOML in, a checked ``Study`` out.  An unknown key is an error that names its line.
+"""A study file: TOML in, a checked ``Study`` out.  An unknown key is an error that names its line, or the
+``--set`` that it comes from.
 
 Nothing that is measured has a default: lengths, token budgets, seeds and conditions stand in the study.
 """
@@ -10,13 +11,15 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mnemoscope.config.change import change
 from mnemoscope.config.dump import dump
-from mnemoscope.config.explain import explain, line_of
+from mnemoscope.config.explain import Source, explain
 from mnemoscope.config.sections import (
     Annotation,
     Compute,
@@ -194,15 +197,18 @@ class Study(Section):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def load(path: str | Path, *, data: str | Path | None = None) -> Study:
+def load(path: str | Path, *, data: str | Path | None = None, changes: Sequence[str] = ()) -> Study:
     """Reads and checks a study.
 
     Args:
         path: the TOML file.
         data: folder that the corpora's relative paths start from; else ``$MNEMOSCOPE_DATA``, else the study's folder.
+        changes: values instead of the file's, in their order: ``KEY=VALUE``, as ``--set`` takes them
+            (:func:`mnemoscope.config.change.change`).
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key, a wrong type; with file, line and remedy.
+        ConfigError: no such file, not TOML, an unknown key, a wrong type; with file and line, or the change that it
+            comes from, and remedy.
     """
     path = Path(path)
     try:
@@ -218,15 +224,36 @@ def load(path: str | Path, *, data: str | Path | None = None) -> Study:
         raise ConfigError(
             f"not TOML: {error}", remedy="Mend that line", file=path, line=int(line[1]) if line else None
         ) from None
+    source = Source(path, content, [change(values, given, Study) for given in changes])
+    root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
+    try:
+        return _checked(values, source, root)
+    except ConfigError as error:
+        raise _with_changes(error, source, root) from None
+
+
+def _checked(values: dict[str, Any], source: Source, root: Path) -> Study:
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
-        raise explain(error, Study, path, content) from None
-    root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
+        raise explain(error, Study, source) from None
     resolved = resolve(study, root)
-    _check_plugins(study, resolved, root, path, content)
-    _check_families(study, path, content)
+    _check_plugins(study, resolved, root, source)
+    _check_families(study, source)
     return resolved
+
+
+def _with_changes(error: ConfigError, source: Source, root: Path) -> ConfigError:
+    """The error of a changed study; where the changes do not agree with the rest of the file, no line is to blame."""
+    if error.file is None or not source.changes:
+        return error
+    try:
+        _checked(tomllib.loads(source.content), source._replace(changes=()), root)
+    except ConfigError as own:
+        if own.problem == error.problem:
+            return error
+    given = " ".join(c.option for c in source.changes)
+    return ConfigError(f"with {given}: {error.problem}", remedy=error.remedy, file=source.path)
 
 
 def resolve(study: Study, root: Path) -> Study:
@@ -260,26 +287,23 @@ def resolve(study: Study, root: Path) -> Study:
     )
 
 
-def _check_plugins(study: Study, resolved: Study, root: Path, path: Path, content: str) -> None:
+def _check_plugins(study: Study, resolved: Study, root: Path, source: Source) -> None:
     """Refuses conditions and searches that are not there, and searches whose folder is not, as ``resolved`` has it."""
     from mnemoscope import plugins
 
-    for decoder, at in zip(study.decoders, resolved.decoders, strict=True):
-        loads = [("condition", c, c) for c in decoder.conditions] + [("search", decoder.search, at.search)]
-        for kind, spelt, full in loads:
+    for number, (decoder, at) in enumerate(zip(study.decoders, resolved.decoders, strict=True)):
+        named = [("condition", ["conditions", str(i)], c, c) for i, c in enumerate(decoder.conditions)]
+        for kind, key, spelt, full in (*named, ("search", ["search"], decoder.search, at.search)):
             try:
                 plugins.load(kind, full)
             except ConfigError as error:
                 whence = f". A relative path starts from {root}, else from {Path.cwd()}" if full != spelt else ""
-                raise ConfigError(
-                    f"decoder {decoder.name!r}: {error.problem}",
-                    remedy=f"{error.remedy}{whence}",
-                    file=path,
-                    line=line_of(content, [spelt]),
-                ) from None
+                place = ["decoders", str(number), *key, spelt]
+                problem = f"decoder {decoder.name!r}: {error.problem}"
+                raise source.error(problem, f"{error.remedy}{whence}", place) from None
 
 
-def _check_families(study: Study, path: Path, content: str) -> None:
+def _check_families(study: Study, source: Source) -> None:
     from mnemoscope import plugins
 
     for number, decoder in enumerate(study.decoders):
@@ -287,13 +311,9 @@ def _check_families(study: Study, path: Path, content: str) -> None:
         try:
             family = plugins.load("family", decoder.family)
         except ConfigError as error:
-            raise ConfigError(
-                f"decoder {decoder.name!r}: {error.problem}",
-                remedy=error.remedy,
-                file=path,
-                line=line_of(content, [*place, "family"]),
-            ) from None
+            problem = f"decoder {decoder.name!r}: {error.problem}"
+            raise source.error(problem, error.remedy, [*place, "family"]) from None
         try:
             family.Options.model_validate(decoder.options or {})
         except ValidationError as error:
-            raise explain(error, family.Options, path, content, [*place, "options"]) from None
+            raise explain(error, family.Options, source, [*place, "options"]) from None

@@ -1,4 +1,4 @@
-"""What is wrong with a study file, as an error that names the line and the remedy."""
+"""What is wrong with a study, as an error that names the line, or the option, and the remedy."""
 
 from __future__ import annotations
 
@@ -6,53 +6,88 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from mnemoscope.errors import ConfigError
 
 
-def explain(
-    error: ValidationError, study: type[BaseModel], path: Path, content: str, within: Sequence[str] = ()
-) -> ConfigError:
+class Change(NamedTuple):
+    """A value of a study that is not the file's.
+
+    Attributes:
+        option: as it was asked for: ``--set KEY=VALUE``.
+        place: of what it made or replaced: the key itself, or the outermost section that the file lacked.
+    """
+
+    option: str
+    place: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """Where a study's values are from: its file, and what was changed of them."""
+
+    path: Path
+    content: str
+    changes: Sequence[Change] = ()
+
+    def change_of(self, place: Sequence[str]) -> Change | None:
+        """The last change that made what is at a place; None: it is the file's."""
+        return next((c for c in reversed(self.changes) if tuple(place[: len(c.place)]) == c.place), None)
+
+    def error(self, problem: str, remedy: str, place: list[str]) -> ConfigError:
+        """What is wrong at a place."""
+        change = self.change_of(place)
+        if change is not None:
+            return ConfigError(f"{change.option}: {problem}", remedy=remedy)
+        return ConfigError(problem, remedy=remedy, file=self.path, line=line_of(self.content, place))
+
+
+def explain(error: ValidationError, study: type[BaseModel], source: Source, within: Sequence[str] = ()) -> ConfigError:
     """The first error of a study, or of the section of one that lies ``within`` these keys."""
     # a required key that is misspelt is missing and unknown: the second says more
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     place = [*within, *(str(p) for p in first["loc"])]
     where = ".".join(place) or "the study"
-    line = line_of(content, place)
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _fields_at(study, first["loc"][:-1])
+        section = next(iter(_models(types_at(study, first["loc"][:-1]))), None)
+        known = [] if section is None else list(section.model_fields)
         near = get_close_matches(place[-1], known, n=1)
         remedy = f"Did you mean {near[0]!r}? " if near else ""
-        return ConfigError(
-            f"unknown key {where!r}{more}", remedy=f"{remedy}Known here: {', '.join(known)}", file=path, line=line
-        )
+        return source.error(f"unknown key {where!r}{more}", f"{remedy}Known here: {', '.join(known)}", place)
     if first["type"] == "missing":
-        return ConfigError(f"missing key {where!r}{more}", remedy="Add it", file=path, line=line)
+        return source.error(f"missing key {where!r}{more}", "Add it", place)
     message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{where}: {message}{more}", remedy="Mend that value", file=path, line=line)
+    remedy = "Mend that value"
+    if first["type"].endswith("_type") and source.change_of(place) is not None:
+        # a shell takes the quotes away, and what is then no TOML is text
+        if first["type"] == "string_type":
+            remedy = f"Quote what is text: --set '{where}=\"...\"'"
+        elif isinstance(first["input"], str):
+            remedy = "It was read as text: give TOML in single quotes, such as '[\"a\", \"b\"]', '[0, 1]', 3 or true"
+    return source.error(f"{where}: {message}{more}", remedy, place)
 
 
-def _fields_at(study: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """The keys that a study knows at a place such as ('decoders', 0, 'optimiser')."""
-    model = study
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation: Any = model.model_fields[part].annotation
-        nested = [a for a in _flatten(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not nested:
-            return []
-        model = nested[0]
-    return list(model.model_fields)
+def types_at(study: type[BaseModel], place: Sequence[str | int]) -> list[Any]:
+    """The types that a study may have at a place such as ('decoders', 0, 'optimiser'), those that they hold included;
+    none where it knows no such key."""
+    types: list[Any] = [study]
+    for part in place:
+        if isinstance(part, str) and not part.isdigit():
+            field = next((m.model_fields[part] for m in _models(types) if part in m.model_fields), None)
+            types = [] if field is None else _flatten(field.annotation)
+    return types
+
+
+def _models(types: Sequence[Any]) -> list[type[BaseModel]]:
+    return [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]
 
 
 def _flatten(annotation: Any) -> list[Any]:
     arguments = getattr(annotation, "__args__", ())
-    return [annotation] if not arguments else [x for a in arguments for x in _flatten(a)]
+    return [get_origin(annotation) or annotation, *(x for a in arguments for x in _flatten(a))]
 
 
 def line_of(content: str, place: list[str]) -> int | None:

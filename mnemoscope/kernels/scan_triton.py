@@ -43,20 +43,59 @@ from mnemoscope.kernels.triton_lanes import (
 )
 
 
+@triton.jit
+def scan_fwd_chunk(
+    h, A, b_D, q_u, q_dt, q_B, q_C, q_z, q_y, q_sums, p_bias, q_saved,
+    s_u, s_dt, s_B, s_C, s_z, s_saved, D, o_d, m_d, o_l, i_s, i_n, i_c,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    """The first ``TOKENS`` of the T tokens of chunk ``i_c``; the state after them."""
+    # every lane reads the same; comparing blocks keeps masks blocks of booleans
+    m_l, o_all = o_l >= 0, o_l * 0
+    first = i_c * T
+    if q_saved is not None:  # noqa: SIM102  decided when the kernel is compiled
+        if (i_c > 0) & (i_c % PARTS == 0):
+            store_row(q_saved + (i_c // PARTS - 1) * s_saved, o_l * K, m_l, 0, h, K, K)
+    y: tl.tuple = ()
+    for i in tl.static_range(TOKENS):
+        t = first + i
+        b_u = load(q_u + t * s_u, o_d, m_d)
+        b_dt = load(q_dt + t * s_dt, o_d, m_d)
+        if p_bias is not None:
+            b_dt, _ = softplus(b_dt + load(p_bias, o_d, m_d))
+        B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
+        C = load_row(q_C + t * s_C, o_all, m_l, i_n, N, K)
+        h = advance(h, A, b_dt, b_dt * b_u, B)
+        b_y = dot(h, C)
+        if q_sums is not None:
+            b_y += load(q_sums + t * D, o_d, m_d & (o_all + i_s > 0))
+            tl.store(q_sums + t * D + o_d, b_y, mask=m_d)
+        b_y += b_D * b_u
+        if q_z is not None:
+            b_z = load(q_z + t * s_z, o_d, m_d)
+            b_y = b_y * b_z * sigmoid(b_z)
+        y += (b_y,)
+    # after the loads of all T tokens, which must not wait for these
+    for i in tl.static_range(TOKENS):
+        tl.store(q_y + (first + i) * D + o_d, y[i], mask=m_d)
+    return h
+
+
 @triton.jit(do_not_specialize=["batch", "L", "windows"])
 def scan_fwd_kernel(
     p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_y, p_end, p_saved, p_sums,
     s_u, s_dt, s_B, s_C, s_z, batch, L, D, per, windows,
-    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     # a lane that owns two channels reads B and C once for both; they must lie side by side
     o_l = tl.arange(0, WIDE) % LANES * (WIDE // LANES) + tl.arange(0, WIDE) // LANES
-    m_l, o_all = o_l >= 0, o_l * 0  # every lane reads the same; comparing blocks keeps masks blocks of booleans
     i_p = tl.program_id(0)
     i_g, o_g = i_p // tl.cdiv(per, WIDE), i_p % tl.cdiv(per, WIDE) * WIDE + o_l
     o_d, m_d = i_g * per + o_g, o_g < per
     slices: tl.constexpr = (N + K - 1) // K
-    chunks = tl.cdiv(L, T)
+    kept = (tl.cdiv(L, T) - 1) // PARTS
+    # blocks of 32 channels, as the backward pass reads them
+    s_saved = tl.num_programs(0) * (WIDE // LANES) * slices * K * LANES
     b_D = load(p_D, o_d, m_d)
     first = tl.program_id(1).to(tl.int64) * windows
     for i_s in range(slices):
@@ -67,43 +106,130 @@ def scan_fwd_kernel(
             i_row = i_b * L
             q_u, q_dt, q_y = p_u + i_row * s_u, p_dt + i_row * s_dt, p_y + i_row * D
             q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
+            q_z = None if p_z is None else p_z + i_row * s_z
+            q_sums = None if p_sums is None else p_sums + i_row * D
+            q_saved = None
+            if p_saved is not None:
+                q_saved = p_saved + i_b * kept * s_saved + (i_p * (WIDE // LANES) * slices + i_s) * K * LANES
             if p_start is not None:  # noqa: SIM108  decided when the kernel is compiled, here and below
                 h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
             else:
                 h = scale(A, 0.0)
-            for i_c in range(chunks):
-                if p_saved is not None:  # noqa: SIM102
-                    if (i_c > 0) & (i_c % PARTS == 0):
-                        i_h = (i_b * ((chunks - 1) // PARTS) + i_c // PARTS - 1) * tl.num_programs(0) + i_p
-                        i_h *= WIDE // LANES  # blocks of 32 channels, as the backward pass reads them
-                        store_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, h, K, K)
-                y: tl.tuple = ()
-                for i in tl.static_range(T):
-                    t = i_c * T + i
-                    row = t if EVEN else tl.minimum(t, L - 1)
-                    b_u = load(q_u + row * s_u, o_d, m_d)
-                    b_dt = load(q_dt + row * s_dt, o_d, m_d)
-                    if p_bias is not None:
-                        b_dt, _ = softplus(b_dt + load(p_bias, o_d, m_d))
-                    if not EVEN:  # beyond the end: a step of no length
-                        b_dt = tl.where(t < L, b_dt, 0.0)
-                    B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                    C = load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
-                    h = advance(h, A, b_dt, b_dt * b_u, B)
-                    b_y = dot(h, C)
-                    if slices > 1:
-                        b_y += load(p_sums + (i_row + row) * D, o_d, m_d & (o_all + i_s > 0))
-                        tl.store(p_sums + (i_row + row) * D + o_d, b_y, mask=m_d & (o_all + t < L))
-                    b_y += b_D * b_u
-                    if p_z is not None:
-                        b_z = load(p_z + i_row * s_z + row * s_z, o_d, m_d)
-                        b_y = b_y * b_z * sigmoid(b_z)
-                    y += (b_y,)
-                # after the loads of all T tokens, which must not wait for these
-                for i in tl.static_range(T):
-                    t = i_c * T + i
-                    tl.store(q_y + t * D + o_d, y[i], mask=m_d & (o_all + t < L))
+            for i_c in range(L // T):
+                h = scan_fwd_chunk(
+                    h, A, b_D, q_u, q_dt, q_B, q_C, q_z, q_y, q_sums, p_bias, q_saved,
+                    s_u, s_dt, s_B, s_C, s_z, s_saved, D, o_d, m_d, o_l, i_s, i_n, i_c, N, K, T, PARTS, T,
+                )  # fmt: skip
+            if TAIL:
+                h = scan_fwd_chunk(
+                    h, A, b_D, q_u, q_dt, q_B, q_C, q_z, q_y, q_sums, p_bias, q_saved,
+                    s_u, s_dt, s_B, s_C, s_z, s_saved, D, o_d, m_d, o_l, i_s, i_n, L // T, N, K, T, PARTS, TAIL,
+                )  # fmt: skip
             store_row(p_end + i_b * D * N, o_d * N, m_d, i_n, h, N, K)
+
+
+@triton.jit
+def scan_bwd_chunk(
+    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved,
+    q_u, q_dt, q_B, q_C, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
+    s_u, s_dt, s_B, s_C, s_z, s_dy, s_saved, D, o_d, m_d, o_l, o_v, m_v, i_s, i_n, i_c,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
+    BIASED: tl.constexpr, SLICES: tl.constexpr,
+):  # fmt: skip
+    """Back over the first ``TOKENS`` of the T tokens of chunk ``i_c``.
+
+    Returns the gradients of the state before them, and the sums so far of those of A, D and dt_bias.
+    """
+    # every lane reads the same; comparing blocks keeps masks blocks of booleans
+    m_l, o_all = o_l >= 0, o_l * 0
+    first, i_k = i_c * T, i_c // PARTS
+    if i_k > 0:
+        h = load_row(q_saved + (i_k - 1) * s_saved, o_l * K, m_l, 0, K, K)
+    elif q_start is not None:
+        h = load_row(q_start, o_d * N, m_d, i_n, N, K)
+    else:
+        h = scale(A, 0.0)
+    if PARTS > 1:
+        for t in range(i_k * PARTS * T, first):
+            b_dt = load(q_dt + t * s_dt, o_d, m_d)
+            if BIASED:
+                b_dt, _ = softplus(b_dt + b_bias)
+            B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
+            h = advance(h, A, b_dt, b_dt * load(q_u + t * s_u, o_d, m_d), B)
+    hs: tl.tuple = (h,)
+    u: tl.tuple = ()
+    dt: tl.tuple = ()
+    slope: tl.tuple = ()
+    dy: tl.tuple = ()
+    z: tl.tuple = ()
+    for i in tl.static_range(TOKENS):
+        t = first + i
+        b_u = load(q_u + t * s_u, o_d, m_d)
+        b_dt = load(q_dt + t * s_dt, o_d, m_d)
+        if BIASED:
+            b_dt, b_slope = softplus(b_dt + b_bias)
+            slope += (b_slope,)
+        B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
+        hs += (advance(hs[i], A, b_dt, b_dt * b_u, B),)
+        u += (b_u,)
+        dt += (b_dt,)
+        dy += (load(q_dy + t * s_dy, o_d, m_d),)
+        if q_z is not None:
+            z += (load(q_z + t * s_z, o_d, m_d),)
+    m_out = m_d & (o_all + i_s == SLICES - 1)
+    for i in tl.static_range(TOKENS - 1, -1, -1):
+        t = first + i
+        # always dt, which the compiler cannot know: keeping the exponentials from above takes registers that cost more
+        # than to compute them again
+        b_dt = tl.where(m_d, dt[i], 0.0)
+        b_x = b_dt * u[i]
+        B = load_row(q_B + t * s_B, o_all, m_l, i_n, N, K)
+        C = load_row(q_C + t * s_C, o_all, m_l, i_n, N, K)
+        b_dy = dy[i]
+        if q_z is not None:
+            b_gate = sigmoid(z[i])
+            b_dz = b_dy * b_gate * (1.0 + z[i] * (1.0 - b_gate))
+            b_dy = b_dy * z[i] * b_gate
+            b_y = dot(hs[i + 1], C)
+        # the sums over the state that du and ddt need
+        b_hB, b_hA = tl.zeros([LANES, 4], dtype=tl.float32), tl.zeros([LANES, 4], dtype=tl.float32)
+        dBC: tl.tuple = ()
+        new_dh: tl.tuple = ()
+        new_dA: tl.tuple = ()
+        for k in tl.static_range(K // 4):
+            b_dh = dh[k] + b_dy[:, None] * C[k]
+            b_hB += b_dh * B[k]
+            dBC += (halve_products(b_dh, b_x, hs[i + 1][k], b_dy, o_l, 16),)
+            b_dh *= tl.exp2(b_dt[:, None] * A[k])
+            b_da = b_dh * hs[i][k]
+            b_hA += b_da * A[k]
+            new_dh += (b_dh,)
+            new_dA += (dA[k] + b_da * b_dt[:, None],)
+        dh, dA = new_dh, new_dA
+        b_hB, b_hA = tl.sum(b_hB, 1), tl.sum(b_hA, 1)
+        b_v = sum_lanes(dBC, o_l)
+        tl.store(q_dBC + t * 2 * N + o_l // 16 * N + o_v, b_v, mask=m_v)
+        if SLICES > 1:
+            p_sum = q_sums + t * 3 * D + o_d
+            m_sum = m_d & (o_all + i_s > 0)
+            b_hB += tl.load(p_sum, mask=m_sum, other=0.0)
+            b_hA += tl.load(p_sum + D, mask=m_sum, other=0.0)
+            tl.store(p_sum, b_hB, mask=m_d)
+            tl.store(p_sum + D, b_hA, mask=m_d)
+            if q_z is not None:
+                b_y += tl.load(p_sum + 2 * D, mask=m_sum, other=0.0)
+                tl.store(p_sum + 2 * D, b_y, mask=m_d)
+        b_ddt = LN2 * b_hA + u[i] * b_hB
+        if BIASED:
+            b_ddt *= slope[i]
+            b_dbias += tl.where(m_out, b_ddt, 0.0)
+        b_dD += tl.where(m_out, b_dy * u[i], 0.0)
+        o_out = t * D + o_d
+        tl.store(q_du + o_out, b_dy * b_D + b_dt * b_hB, mask=m_out)
+        tl.store(q_ddt + o_out, b_ddt, mask=m_out)
+        if q_z is not None:
+            tl.store(q_dz + o_out, b_dz * (b_y + b_D * u[i]), mask=m_out)
+    return dh, dA, b_dD, b_dbias
 
 
 @triton.jit(do_not_specialize=["batch", "L", "windows"])
@@ -111,27 +237,27 @@ def scan_bwd_kernel(
     p_u, p_dt, p_A, p_B, p_C, p_D, p_z, p_bias, p_start, p_saved, p_dy, p_dend, p_sums,
     p_du, p_ddt, p_dA, p_dBC, p_dD, p_dz, p_dbias, p_dstart,
     s_u, s_dt, s_B, s_C, s_z, s_dy, batch, L, D, per, windows,
-    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, EVEN: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     o_l = tl.arange(0, LANES)
-    m_l, o_all = o_l >= 0, o_l * 0  # every lane reads the same; comparing blocks keeps masks blocks of booleans
     i_p = tl.program_id(0)
     i_g, o_g = i_p // tl.cdiv(per, LANES), i_p % tl.cdiv(per, LANES) * LANES + o_l
     o_d, m_d = i_g * per + o_g, o_g < per
     slices: tl.constexpr = (N + K - 1) // K
-    chunks = tl.cdiv(L, T)
+    biased: tl.constexpr = p_bias is not None
     b_D = load(p_D, o_d, m_d)
     b_bias = tl.zeros([LANES], dtype=tl.float32)
-    if p_bias is not None:
+    if biased:
         b_bias = load(p_bias, o_d, m_d)
     b_dD, b_dbias = tl.zeros([LANES], dtype=tl.float32), tl.zeros([LANES], dtype=tl.float32)
-    # where the sums over channels end up, see _sum_lanes: of dB in the lower 16 lanes, of dC in the upper
+    # where the sums over channels end up, see sum_lanes: of dB in the lower 16 lanes, of dC in the upper
     o_v = o_l % 16 // (16 // K)
     o_v = o_v // 4 * 4 + o_v % 2 * 2 + o_v // 2 % 2
     first = tl.program_id(1).to(tl.int64) * windows
+    kept = (tl.cdiv(L, T) - 1) // PARTS
+    s_saved = tl.num_programs(0) * slices * K * LANES
     for i_s in range(slices):
         i_n = i_s * K
-        m_last = o_all + i_s == slices - 1
         m_v = (o_l % (16 // K) == 0) & (i_n + o_v < N)
         A = scale(load_row(p_A, o_d * N, m_d, i_n, N, K), LOG2E)
         dA = scale(A, 0.0)
@@ -141,113 +267,35 @@ def scan_bwd_kernel(
             q_u, q_dt, q_dy = p_u + i_row * s_u, p_dt + i_row * s_dt, p_dy + i_row * s_dy
             q_B, q_C = p_B + i_row * s_B + i_g * N, p_C + i_row * s_C + i_g * N
             q_du, q_ddt = p_du + i_row * D, p_ddt + i_row * D
+            q_z = None if p_z is None else p_z + i_row * s_z
+            q_dz = None if p_z is None else p_dz + i_row * D
+            q_sums = None if p_sums is None else p_sums + i_row * 3 * D
+            q_start = None if p_start is None else p_start + i_b * D * N
+            q_saved = p_saved + i_b * kept * s_saved + (i_p * slices + i_s) * K * LANES
             q_dBC = p_dBC + (i_p.to(tl.int64) * batch * L + i_row) * 2 * N + i_n
             if p_dend is not None:  # noqa: SIM108
                 dh = load_row(p_dend + i_b * D * N, o_d * N, m_d, i_n, N, K)
             else:
                 dh = scale(A, 0.0)
-            for i_r in range(chunks):
-                i_c = chunks - 1 - i_r
-                i_k = i_c // PARTS
-                if i_k > 0:
-                    i_h = (i_b * ((chunks - 1) // PARTS) + i_k - 1) * tl.num_programs(0) + i_p
-                    b_h = load_row(p_saved + (i_h * slices + i_s) * K * LANES, o_l * K, m_l, 0, K, K)
-                elif p_start is not None:
-                    b_h = load_row(p_start + i_b * D * N, o_d * N, m_d, i_n, N, K)
-                else:
-                    b_h = scale(A, 0.0)
-                if PARTS > 1:
-                    for t in range(i_k * PARTS * T, i_c * T):
-                        row = t
-                        b_dt = load(q_dt + row * s_dt, o_d, m_d)
-                        if p_bias is not None:
-                            b_dt, _ = softplus(b_dt + b_bias)
-                        B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                        b_h = advance(b_h, A, b_dt, b_dt * load(q_u + row * s_u, o_d, m_d), B)
-                h: tl.tuple = (b_h,)
-                u: tl.tuple = ()
-                dt: tl.tuple = ()
-                slope: tl.tuple = ()
-                dy: tl.tuple = ()
-                z: tl.tuple = ()
-                for i in tl.static_range(T):
-                    t = i_c * T + i
-                    row = t if EVEN else tl.minimum(t, L - 1)
-                    b_u = load(q_u + row * s_u, o_d, m_d)
-                    b_dt = load(q_dt + row * s_dt, o_d, m_d)
-                    if p_bias is not None:
-                        b_dt, b_slope = softplus(b_dt + b_bias)
-                        slope += (b_slope,)
-                    if not EVEN:
-                        b_dt = tl.where(t < L, b_dt, 0.0)
-                    B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                    h += (advance(h[i], A, b_dt, b_dt * b_u, B),)
-                    u += (b_u,)
-                    dt += (b_dt,)
-                    dy += (load(q_dy + row * s_dy, o_d, m_d & (o_all + t < L)),)
-                    if p_z is not None:
-                        z += (load(p_z + i_row * s_z + row * s_z, o_d, m_d),)
-                for i in tl.static_range(T - 1, -1, -1):
-                    t = i_c * T + i
-                    row = t if EVEN else tl.minimum(t, L - 1)
-                    m_t = m_d & (o_all + t < L)
-                    m_out = m_t
-                    # always dt, which the compiler cannot know: keeping the exponentials from above takes registers
-                    # that cost more than to compute them again
-                    b_dt = tl.where(m_t, dt[i], 0.0)
-                    b_x = b_dt * u[i]
-                    B = load_row(q_B + row * s_B, o_all, m_l, i_n, N, K)
-                    C = load_row(q_C + row * s_C, o_all, m_l, i_n, N, K)
-                    b_dy = dy[i]
-                    if p_z is not None:
-                        b_gate = sigmoid(z[i])
-                        b_dz = b_dy * b_gate * (1.0 + z[i] * (1.0 - b_gate))
-                        b_dy = b_dy * z[i] * b_gate
-                        b_y = dot(h[i + 1], C)
-                    # the sums over the state that du and ddt need
-                    b_hB, b_hA = tl.zeros([LANES, 4], dtype=tl.float32), tl.zeros([LANES, 4], dtype=tl.float32)
-                    dBC: tl.tuple = ()
-                    new_dh: tl.tuple = ()
-                    new_dA: tl.tuple = ()
-                    for k in tl.static_range(K // 4):
-                        b_dh = dh[k] + b_dy[:, None] * C[k]
-                        b_hB += b_dh * B[k]
-                        dBC += (halve_products(b_dh, b_x, h[i + 1][k], b_dy, o_l, 16),)
-                        b_dh *= tl.exp2(b_dt[:, None] * A[k])
-                        b_da = b_dh * h[i][k]
-                        b_hA += b_da * A[k]
-                        new_dh += (b_dh,)
-                        new_dA += (dA[k] + b_da * b_dt[:, None],)
-                    dh, dA = new_dh, new_dA
-                    b_hB, b_hA = tl.sum(b_hB, 1), tl.sum(b_hA, 1)
-                    b_v = sum_lanes(dBC, o_l)
-                    tl.store(q_dBC + t * 2 * N + o_l // 16 * N + o_v, b_v, mask=m_v & (o_all + t < L))
-                    if slices > 1:
-                        p_sum = p_sums + (i_row + row) * 3 * D + o_d
-                        m_sum = m_t & (o_all + i_s > 0)
-                        b_hB += tl.load(p_sum, mask=m_sum, other=0.0)
-                        b_hA += tl.load(p_sum + D, mask=m_sum, other=0.0)
-                        tl.store(p_sum, b_hB, mask=m_t)
-                        tl.store(p_sum + D, b_hA, mask=m_t)
-                        if p_z is not None:
-                            b_y += tl.load(p_sum + 2 * D, mask=m_sum, other=0.0)
-                            tl.store(p_sum + 2 * D, b_y, mask=m_t)
-                        m_out = m_t & m_last
-                    b_ddt = LN2 * b_hA + u[i] * b_hB
-                    if p_bias is not None:
-                        b_ddt *= slope[i]
-                        b_dbias += tl.where(m_out, b_ddt, 0.0)
-                    b_dD += tl.where(m_out, b_dy * u[i], 0.0)
-                    o_out = row * D + o_d
-                    tl.store(q_du + o_out, b_dy * b_D + b_dt * b_hB, mask=m_out)
-                    tl.store(q_ddt + o_out, b_ddt, mask=m_out)
-                    if p_z is not None:
-                        tl.store(p_dz + i_row * D + o_out, b_dz * (b_y + b_D * u[i]), mask=m_out)
+            if TAIL:
+                dh, dA, b_dD, b_dbias = scan_bwd_chunk(
+                    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved,
+                    q_u, q_dt, q_B, q_C, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
+                    s_u, s_dt, s_B, s_C, s_z, s_dy, s_saved, D, o_d, m_d, o_l, o_v, m_v, i_s, i_n, L // T,
+                    N, K, T, PARTS, TAIL, biased, slices,
+                )  # fmt: skip
+            for i_r in range(L // T):
+                dh, dA, b_dD, b_dbias = scan_bwd_chunk(
+                    dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved,
+                    q_u, q_dt, q_B, q_C, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
+                    s_u, s_dt, s_B, s_C, s_z, s_dy, s_saved, D, o_d, m_d, o_l, o_v, m_v, i_s, i_n, L // T - 1 - i_r,
+                    N, K, T, PARTS, T, biased, slices,
+                )  # fmt: skip
             if p_dstart is not None:
                 store_row(p_dstart + i_b * D * N, o_d * N, m_d, i_n, dh, N, K)
         store_row(p_dA + tl.program_id(1) * D * N, o_d * N, m_d, i_n, dA, N, K)
     tl.store(p_dD + tl.program_id(1) * D + o_d, b_dD, mask=m_d)
-    if p_bias is not None:
+    if biased:
         tl.store(p_dbias + tl.program_id(1) * D + o_d, b_dbias, mask=m_d)
 
 
@@ -267,16 +315,12 @@ def _shape(u: Tensor, B: Tensor, merge: int, wide: int) -> tuple[tuple[int, int]
     blocks = groups * -(-channels // groups // wide)
     # short windows share a program, which loads A once for all and leaves one partial sum, while programs are plenty
     windows = max(1, min(TOGETHER // length, batch * blocks // PROGRAMS))
-    # few chunks, and few tokens beyond the end of the last
-    t = min(range(TOKENS, 0, -1), key=lambda t: -(-length // t) * (t + 1))
-    if length % (t * merge) and length < 64:
-        merge = 1
     k = 4
     while k < min(n, STATES):
         k *= 2
     sizes = {
         "batch": batch, "L": length, "D": channels, "per": channels // groups, "windows": windows,
-        "N": n, "K": k, "T": t * merge, "PARTS": PARTS // merge, "EVEN": length % (t * merge) == 0,
+        "N": n, "K": k, "T": TOKENS * merge, "TAIL": length % (TOKENS * merge), "PARTS": PARTS // merge,
     }  # fmt: skip
     return (blocks, -(-batch // windows)), sizes
 

@@ -61,12 +61,19 @@ def compare(values: Inputs, fast: list[Tensor] | None = None) -> None:
         (1, 14, 110, 2, 12),  # two channels a lane, the last of a group without a partner; states kept twice
         (1, 2, 6, 2, 8),  # two groups
         (1, 2, 3, 3, 20),  # a slice of 16 numbers and one of 4
+        (1, 7, 33, 1, 20),  # slices of two blocks, their states kept
         (1, 2, 2, 1, 128),  # eight slices
         (1, 3, 2, 1, 7),  # numbers that fill no block of 4
     ],
 )
 def test_any_shape(batch, length, channels, groups, n):
     compare(inputs(batch, length, channels, groups, n))
+
+
+@pytest.mark.parametrize("length", [1, *range(4, 14)])
+def test_any_remainder(length):
+    """Tokens beyond the last whole chunk, of either pass; a state kept just before them."""
+    compare(inputs(2, length, 3, 1, 4))
 
 
 @pytest.mark.parametrize("shift", [-30.0, -8.0, 30.0])
