@@ -68,6 +68,8 @@ def prepare(shop: Workshop) -> None:
         tried = {decoder.name: _try(shop, decoder) for decoder in study.decoders if decoder.of is None}
         origins = {name: origin for name, (_, origin) in tried.items() if origin}
         run.require_same("origins", origins)
+        searches = {d.name: _content(Path(d.path())) for d in study.decoders if d.path()}
+        run.require_same("searches", searches)
         todo = [job for job in decoders.jobs(study) if not job.weights(run.checkpoints).exists()]
         for job in todo:
             job.plan(study.seed).require_shares(shop.accelerator.num_processes)
@@ -87,6 +89,7 @@ def prepare(shop: Workshop) -> None:
             inputs=[asdict(i) for i in inputs],
             encoder=shop.loaded.digest,
             origins=origins,
+            searches=searches,
             continuity=asdict(found),
             windows=accounts,
             memory={"numbers": shop.loaded.adapter.spec().numbers, "bytes": shop.loaded.adapter.spec().bytes},
@@ -105,6 +108,12 @@ def _try(shop: Workshop, decoder: config.Decoder) -> tuple[int, str]:
         continuity.require(made.language, options["model"])
     decoders.require_origin(decoder, shop.run.checkpoints, made.origin)
     return sum(p.numel() for p in made.parameters()), made.origin
+
+
+def _content(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of each file of a folder."""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return {p.name: corpora.sha256(p) for p in files}
 
 
 def _room(shop: Workshop, text_bytes: int, parameters: int) -> int:

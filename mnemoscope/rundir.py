@@ -98,9 +98,10 @@ class RunDir:
                 if not manifest.exists() or not self._measures_alike(self.manifest):
                     digests = {"study": study.digest(), "measured": measured}
                     self._write({**digests, "name": study.name, "seed": study.seed, "stages": {}})
-                elif self.manifest["study"] != study.digest():
-                    self.undo("estimate", "bracket", "report")
-                    self.note(study=study.digest())
+                elif (held := self.manifest["study"]) != study.digest():
+                    if held not in study.former_digests():
+                        self.undo("estimate", "bracket", "report")
+                    self.note(study=study.digest(), measured=measured)
                 # the same study may come with its texts elsewhere, or for another device
                 if "study.toml" not in begun or self.study_file.read_text(encoding="utf-8") != config.dump(study):
                     write_atomically(self.study_file, config.dump(study))
@@ -129,8 +130,9 @@ class RunDir:
     def _measures_alike(self, held: dict[str, Any]) -> bool:
         """Whether the study of a manifest has this one's measurements; a manifest of old knows whole studies only."""
         if "measured" not in held:
-            return bool(held["study"] == self.study.digest())
-        return bool(held["measured"] == self.study.digest(analysis=False))
+            return held["study"] in {self.study.digest(), *self.study.former_digests()}
+        of_measurements = {self.study.digest(analysis=False), *self.study.former_digests(analysis=False)}
+        return held["measured"] in of_measurements
 
     def _as_in_folder(self) -> bool:
         try:

@@ -304,7 +304,7 @@ BRACKET = [
         "ceiling",
         pa.float64(),
         "fraction",
-        "share of tokens that the best decoder did not write back in place, or that are certainly lost all the same",
+        "share of tokens that the best reader did not write back in place, or that are certainly lost all the same",
     ),
     Column("ceiling_low", pa.float64(), "fraction", "lower end of its interval; NaN with fewer than two documents"),
     Column("ceiling_high", pa.float64(), "fraction", "upper end of its interval; likewise"),
@@ -318,7 +318,12 @@ BRACKET = [
     Column("n_tokens", pa.int64(), "tokens", "tokens that the decoder was to write"),
     Column("n_certified", pa.int64(), "tokens", "of them, tokens that the certificate read"),
     Column("n_documents", pa.int64(), "documents", "documents that they are from"),
-    Column("decoders", _S, "", "the best decoder of each half of the documents, chosen by the other half: name/seed"),
+    Column(
+        "decoders",
+        _S,
+        "",
+        "the best reader (a decoder by one search) of each half of the documents, chosen by the other half: name/seed",
+    ),
     Column("method", _S, "", "how the decoder was chosen and the intervals were made"),
 ]
 

@@ -129,10 +129,10 @@ def _entry(folder: Path, path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def serve(root: Path) -> Iterator[str]:
-    """Serves ``root`` on a free port of 127.0.0.1; gives the address for ``HF_ENDPOINT``."""
-    handler = type("HandlerOfRoot", (Handler,), {"root": root})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def serve(root: Path, kind: type[Handler] = Handler, port: int = 0) -> Iterator[str]:
+    """Serves ``root`` on a port of 127.0.0.1, a free one if 0; gives the address for ``HF_ENDPOINT``."""
+    handler = type("HandlerOfRoot", (kind,), {"root": root})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

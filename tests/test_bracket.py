@@ -22,8 +22,10 @@ from typer.testing import CliRunner
 from mnemoscope import bracket, certificate, cli, config, schema, workshop
 from mnemoscope.bracket import request
 from mnemoscope.certificate.windows import apart
+from mnemoscope.cli import bracketing
 from mnemoscope.errors import ConfigError, ModelError, RunError
 from mnemoscope.memory.load import Loaded
+from mnemoscope.rundir import RunDir
 from mnemoscope.stats import bracket as table
 from mnemoscope.stats import certain, noise
 from mnemoscope.train.tokenizer import train_tokenizer
@@ -176,10 +178,22 @@ def test_the_page_shows_every_class_as_a_bar(ran: Ran) -> None:
     points = json.loads(page.partition('id="data-points">')[2].partition("</script>")[0])["bracket-classes"]
     assert {row[3] for row in points["rows"]} == {
         "certainly lost",
-        "not recovered by the best decoder",
+        "not recovered by the best reader",
         "open, between the two",
     }
     assert "No learning curve lies beside it" in page
+
+
+def test_the_page_and_the_command_say_first_what_the_best_reader_wrote_back(
+    ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ran.folder / "report.html").read_text(encoding="utf-8")
+    row = ran.table.filter(by="all", length=12).row(0, named=True)
+    share = f"{100 * (1 - row['ceiling']):.0f}\u202f%"
+    assert f"<h1>Of 12 tokens, the best reader of toy’s memory, the decoder growing, wrote back <b>{share}</b>" in page
+    bracketing._show(RunDir.open(ran.folder))
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("4 tokens: the best reader, the decoder growing, wrote back ")
 
 
 def test_again_is_the_same_and_anothers_certificate_is_refused(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +278,58 @@ def test_digest_is_of_everything_but_device_batch_scan_and_page(tmp_path: Path) 
                 ignored.add(where.rstrip("."))
     assert ignored == {"compute.device", "compute.batch_tokens", "compute.scan", "compute.track", "report.texts"}
     assert tried > 100
+
+
+@pytest.fixture
+def undo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., config.Study]:
+    """Reads a study, whose data folder is data/, in the folder work/; makes the folder of an undoing in one of them."""
+    for name in ("data", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def read(spelt: str, make: str | None = None) -> config.Study:
+        if make is not None:
+            (tmp_path / make).mkdir(parents=True)
+            (tmp_path / make / "distribution.json").touch()
+        text = FULL.replace('search = "beam:4"', f'search = "{spelt}"')
+        (tmp_path / "study.toml").write_text(text)
+        return config.load(tmp_path / "study.toml", data=tmp_path / "data")
+
+    return read
+
+
+def test_the_folder_of_a_search_lies_in_the_data_folder_or_else_where_one_works(
+    tmp_path: Path, undo: Callable[..., config.Study]
+) -> None:
+    here = undo("undo:runs/undo", "work/runs/undo")
+    assert here.decoders[2].search == f"undo:{tmp_path}/work/runs/undo"
+    there = undo("undo:runs/undo", "data/runs/undo")
+    assert there.decoders[2].search == f"undo:{tmp_path}/data/runs/undo"
+    assert there.decoders[2].searches() == "undo:undo"
+    # nor does it depend on the folder, absolute or not; its name does count
+    assert here.digest() == there.digest() == undo(f"undo:{tmp_path}/work/runs/undo").digest()
+    assert here.digest() != undo("undo:runs/other", "data/runs/other").digest()
+    # what needs no path is left alone
+    assert undo("beam:4").decoders[2].search == "beam:4"
+    assert undo("beam:4").former_digests() == {undo("beam:4").digest()}
+
+
+def test_the_folder_of_a_search_that_is_not_there_is_refused_with_its_line(
+    tmp_path: Path, undo: Callable[..., config.Study]
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"decoder 'three': the search 'undo' needs the folder .*there is none in"
+    ) as e:
+        undo("undo:runs/none")
+    assert (tmp_path / "study.toml").read_text().splitlines()[e.value.line - 1] == 'search = "undo:runs/none"'
+    assert f"A relative path starts from {tmp_path}/data, else from {tmp_path}/work" in e.value.remedy
+
+
+def test_a_digest_of_before_the_folder_of_a_search_was_left_out_is_known(undo: Callable[..., config.Study]) -> None:
+    """It was of the path as it was spelt; these are that version's."""
+    study = undo("undo:runs/undo", "work/runs/undo")
+    assert "7d219197bec274e16fcc0bdcedc656944ef575db0839e413a58aca204be780cb" in study.former_digests()
+    assert "ea029fd79c5ab05a5e2d92e4d006553a3342a08572dd9ffd18bdc375726631d7" in study.former_digests(analysis=False)
 
 
 def test_digest_ignores_the_folder_of_a_corpus_but_not_its_file(tmp_path: Path) -> None:

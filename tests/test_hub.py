@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import mnemoscope
+from mnemoscope.errors import ModelError
+from mnemoscope.memory import source
 
 LAYERS, WIDTH, INNER = 24, 768, 1536
 BLOCK = {"norm.weight": (WIDTH,), "mixer.out_proj.weight": (WIDTH, INNER)}
@@ -185,3 +189,128 @@ def test_published_models_by_name(space: Path, hub: Path) -> None:
     offline = visit(space, ["state-spaces/mamba-130m", "some/other"], HF_ENDPOINT=address, HF_HUB_OFFLINE="1")
     assert offline["state-spaces/mamba-130m"] == theirs
     assert f"{address} is not asked (HF_HUB_OFFLINE)" in offline["some/other"]["error"]
+
+
+class Counting(hub_server.Handler):
+    """Counts what it is asked, and is busy at first."""
+
+    busy: int
+    asked: list[str]
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self.asked.append(f"HEAD {self.path}")
+        if len(self.asked) > self.busy:
+            return super().do_HEAD()
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    (tmp_path / "hub/some/model").mkdir(parents=True)
+    (tmp_path / "hub/some/model/config.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.fixture
+def aim(served: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the client of this process ask at an address, with a cache of its own."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+    def at(address: str) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(served / "cache"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    return at
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the client and we would have waited, without the waiting."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("where", ["refused", "unknown"])
+def test_a_hub_that_is_not_there_is_given_up_in_a_second(
+    aim: Callable[[str], None], slept: list[float], where: str
+) -> None:
+    address = f"http://127.0.0.1:{free_port()}" if where == "refused" else "http://nowhere.invalid"
+    aim(address)
+    found = source.find("some/model")
+    assert found.get("config.json") is None
+    assert found.get("tokenizer.json") is None
+    # the client alone waits 1 + 2 + 4 + 8 + 8 seconds, for each file
+    assert slept == [1]
+    error = found.missing("config.json", "")
+    assert isinstance(error, ModelError)
+    assert f"{address} cannot be reached (" in str(error)
+    assert where == "unknown" or "Connection refused" in str(error)
+    assert all(word in error.remedy for word in ("Connect", "HF_ENDPOINT", "HF_HOME", "--local-dir FOLDER"))
+
+
+def test_what_is_cached_needs_no_hub(served: Path, aim: Callable[[str], None], slept: list[float]) -> None:
+    with hub_server.serve(served / "hub") as address:
+        aim(address)
+        there = source.find("some/model").get("config.json")
+        assert there is not None
+    # elsewhere: a server that is shut down still answers on the connections that it has
+    aim(f"http://127.0.0.1:{free_port()}")
+    found = source.find("some/model")
+    assert found.get("config.json") == there
+    assert slept == []
+    assert found.get("other.json") is None
+    assert slept == [1]
+
+
+@pytest.mark.parametrize("busy", [0, 4])
+def test_a_hub_that_is_busy_is_waited_for(
+    served: Path, aim: Callable[[str], None], slept: list[float], busy: int
+) -> None:
+    asked: list[str] = []
+    kind = type("Busy", (Counting,), {"busy": busy, "asked": asked})
+    with hub_server.serve(served / "hub", kind) as address:
+        aim(address)
+        found = source.find("some/model")
+        assert found.get("config.json") is not None
+        assert found.get("tokenizer.json") is None
+    assert f"{address} has no tokenizer.json" in str(found.missing("tokenizer.json", ""))
+    if busy:
+        assert slept[:2] == [1, 2]  # the client's patience
+    else:
+        # one more than the client's own, of the first file alone
+        assert (slept, sorted(map(os.path.basename, asked))) == ([], ["config.json", "config.json", "tokenizer.json"])
+
+
+def test_what_a_caller_handles_is_not_the_hubs(served: Path, aim: Callable[[str], None], slept: list[float]) -> None:
+    with hub_server.serve(served / "hub") as address:
+        aim(address)
+        try:
+            raise ConnectionRefusedError(111, "of another hub")
+        except ConnectionRefusedError:
+            assert source.find("some/model").get("tokenizer.json") is None
+    assert slept == []
+
+
+def test_a_hub_that_is_restarted_is_asked_again(
+    served: Path, aim: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    aim(f"http://127.0.0.1:{port}")
+    with ExitStack() as stack:
+        start = lambda _: stack.enter_context(hub_server.serve(served / "hub", port=port))  # noqa: E731
+        monkeypatch.setattr("time.sleep", start)
+        assert source.find("some/model").get("config.json") is not None

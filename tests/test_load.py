@@ -62,10 +62,11 @@ def folder(tmp_path: Path) -> Path:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the client raises once it has given up."""
 
-    def unreachable(name: str, file: str, **_: Any) -> str:
+    def unreachable(name: str, file: str = "", **_: Any) -> str:
         raise LocalEntryNotFoundError(f"{name}/{file}: no network")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
 
 
 def original(folder: Path, model: Any, ssm: dict[str, Any], **more: Any) -> Path:

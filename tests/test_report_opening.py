@@ -11,6 +11,7 @@ import pytest
 from synthetic_run import make_run, study
 
 from mnemoscope import schema
+from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import browser, catalogue, html, words
 from mnemoscope.report.opening import lede, opening
@@ -99,6 +100,71 @@ def test_what_a_search_finds_is_said_where_the_intervals_stand_apart() -> None:
     ]
     # beam's interval overlaps greedy's
     assert len(lede(table(greedy, beam), ["growing"], searched)) == 1
+
+
+def ceiling(group: str, value: float, low: float, high: float, **other: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"run": "r", "model": "m", "length": 64, "by": "all", "group": group, "precision": "fp32"}
+    found |= {f"{end}{of}": 0.0 for end in ("floor", "gap") for of in ("", "_low", "_high")}
+    found |= {"ceiling": value, "ceiling_low": low, "ceiling_high": high, "guessed": 0.0, "confidence": 0.95}
+    found |= {"n_tokens": 900, "n_certified": 9, "n_documents": 30, "decoders": "growing.undo/seed-0", "method": "BCa"}
+    return found | other
+
+
+def searched(*searches: str) -> Study:
+    """A decoder, growing, and by other searches."""
+    one = study().decoders[0]
+    others = {"recipe": "trained", "of": "growing", "tokens": None, "batch_tokens": None, "optimiser": None}
+    more = [one.model_copy(update=others | {"name": f"growing.{s.partition(':')[0]}", "search": s}) for s in searches]
+    return study().model_copy(update={"decoders": [one, *more]})
+
+
+def test_the_best_reader_of_a_bracket_speaks_first_and_the_decoder_beside_it() -> None:
+    rows = [row("all", 0.58, 0.55, 0.6, by="all"), row("all", 0.7, 0.65, 0.75, by="all", metric="omission_in_place")]
+    bracket = pl.DataFrame(
+        [
+            ceiling("all", 0.015, 0.0, 0.08),
+            ceiling("code", 0.3, 0.2, 0.4, by="domain"),
+            ceiling("news", 0.0, 0.0, 0.1, by="domain"),
+            ceiling("all", 0.9, 0.8, 0.95, length=256),
+        ]
+    )
+    found = opening(table(*rows), searched("undo:a/b/undo-nano"), ["growing"], bracket)
+    assert found.measure == "written_back"
+    assert found.before == (
+        "Of 64 tokens, the best reader of mamba-nano’s memory, ‘undo:undo-nano’ with the decoder growing, wrote back"
+    )
+    # nothing is measured anew: 1 less the ceiling, and 1 less the decoder's own loss
+    assert (found.value, found.after, found.interval) == ("98\u202f%", "in place", "92 to 100\u202f%")
+    assert ["".join(c) for c in found.clauses] == [
+        "the decoder growing alone wrote back 30\u202f%",
+        "of the kinds of text, code fares worst, news best",
+    ]
+    assert found.numbers[:2] == [
+        ("the best reader", "98.5\u202f%", "92.0 to 100.0\u202f%", "900 tokens, 30 documents"),
+        ("the decoder growing alone", "30.0\u202f%", "25.0 to 35.0\u202f%", "900 tokens, 30 documents"),
+    ]
+    # the decoder's information, and not the search that the first sentence is of
+    undo = row("all", 0.015, 0.0, 0.08, by="all", metric="omission_in_place", decoder="growing.undo")
+    names = {"growing.undo": "undo:undo-nano"}
+    assert ["".join(p[::2]) for p in lede(table(*rows, undo), ["growing"], names, 64)] == [
+        "Of 64 tokens the decoder growing gives back 58.0\u202f% of the information.",
+        "Written back by the decoder growing from the memory alone, 64 tokens lose 70.0\u202f% from their place.",
+    ]
+    assert "Sought by" in str(lede(table(*rows, undo), ["growing"], names, 16))
+
+
+def test_a_decoder_that_is_the_best_reader_has_nobody_beside_it() -> None:
+    rows = [row("all", 0.7, 0.65, 0.75, by="all", metric="omission_in_place")]
+    mine = pl.DataFrame([ceiling("all", 0.71, 0.66, 0.76, decoders="growing/seed-0, growing/seed-1", guessed=0.01)])
+    found = opening(table(*rows), searched("undo:x"), ["growing"], mine)
+    assert found.before.endswith("memory, the decoder growing, wrote back")
+    assert found.after == "in place, certain guesses left out"
+    assert found.clauses == []
+    # halves that are read by two
+    two = pl.DataFrame([ceiling("all", 0.6, 0.5, 0.7, decoders="growing/seed-0, growing.beam/seed-0")])
+    both = opening(table(*rows), searched("beam:4"), ["growing"], two)
+    assert both.before.endswith("the decoder growing or ‘beam:4’ with the decoder growing, wrote back")
+    assert len(both.clauses) == 1
 
 
 # ---- what the page is made of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,12 @@ from mnemoscope.errors import ConfigError, ModelError, RunError, TextError
 from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.load import load
 from mnemoscope.progress import Silent
+from mnemoscope.rundir import RunDir
 from mnemoscope.text.tokens import TokenStore
 from mnemoscope.types import IntArray
 from mnemoscope.undo import Distribution, FirstLayer, Reader, fit
 from mnemoscope.undo.distribution import groups_of, regressors, seen
-from mnemoscope.undo.layer import KINDS
+from mnemoscope.undo.layer import KINDS, fingerprint
 from mnemoscope.undo.reader import EFFORTS
 
 VOCABULARY = tiny.SIZES["vocab_size"]
@@ -224,6 +226,47 @@ def test_another_models_is_refused_before_a_decoder_is_trained(distribution: Dis
     (tmp_path / "undo/distribution.json").write_text("{}")
     with pytest.raises(RunError, match="no distribution of states can be read"):
         pipeline.run(study, tmp_path / "again", until="prepare")
+
+
+def searched(distribution: Distribution, place: Path, folder: str) -> config.Study:
+    """A study that searches by a distribution, which says that it is of the study's model."""
+    theirs = load(str(small.model(place / "model")), scan="reference").adapter
+    replace(distribution, model=fingerprint(theirs)).save(place / folder)
+    decoder = small.values(place)["decoders"][0] | {"search": f"undo:{folder}"}
+    return config.load(small.study(place, decoders=[decoder]))
+
+
+def test_a_run_of_before_its_searchs_folder_was_made_absolute_goes_on(
+    distribution: Distribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = searched(distribution, tmp_path, "made/undo")
+    run = pipeline.run(study, tmp_path / "run", until="prepare")
+    before = study.model_copy(
+        update={"decoders": [d.model_copy(update={"search": "undo:made/undo"}) for d in study.decoders]}
+    )
+    assert study.decoders[0].search == f"undo:{tmp_path}/made/undo"
+    (former,) = {before._digest(True, str)} - {study.digest()}
+    run.note(study=former, measured=before._digest(False, str))
+    run.study_file.write_text(config.dump(before))
+    with run.stage("estimate"):
+        pass
+    assert RunDir.open(run.path).is_done("estimate")
+    # from then on wherever it is read
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = RunDir.open(run.path)
+    assert again.is_done("estimate")
+    assert again.manifest["study"] == study.digest()
+
+
+def test_another_distribution_in_the_folder_of_a_run_is_refused(distribution: Distribution, tmp_path: Path) -> None:
+    study = searched(distribution, tmp_path, "undo")
+    pipeline.run(study, tmp_path / "run", until="prepare")
+    pipeline.run(study, tmp_path / "run", until="prepare")
+    (tmp_path / "undo/distribution.safetensors").write_bytes(b"other")
+    with pytest.raises(RunError, match="the searches of this run changed"):
+        pipeline.run(study, tmp_path / "run", until="prepare")
 
 
 def test_an_architecture_whose_steps_are_others_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Whose loss is it: certainly lost <= forgotten <= not recovered by the best decoder, of the same windows.
+"""Whose loss is it: certainly lost <= forgotten <= not recovered by the best reader, of the same windows.
 
 study -> a run of every decoder and search -> its certificate, of its own windows -> bracket -> page
 """

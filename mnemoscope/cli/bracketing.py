@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -27,7 +27,7 @@ from mnemoscope.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    import polars as pl
+    from mnemoscope.rundir import RunDir
 
 _TRAINED = "trained here, by the recipe growing"
 
@@ -82,7 +82,7 @@ def bracket(
     seed: Annotated[int, typer.Option(min=0, help="of the choice of windows, tokens and halves")] = 0,
     device: Device = "auto",
 ) -> None:
-    """The bracket of a model: certainly lost, at most forgotten, and what the best decoder did not recover.
+    """The bracket of a model: certainly lost, at most forgotten, and what the best reader did not recover.
 
     Both ends are of the same windows, by length and class of token. The same command after an interruption goes on.
 
@@ -136,12 +136,24 @@ def bracket(
             device=device,
         )
         run = bracket.bracket(wanted.study(), out_dir, settings, Bars())
-    _show(run.table("bracket"))
+    _show(run)
     done(run.path)
 
 
-def _show(found: pl.DataFrame) -> None:
-    """Every length, and the classes of the longest."""
+def _show(run: RunDir) -> None:
+    """What the best reader wrote back, whoever it was, and the decoder beside it; then both ends of every length, and
+    of the classes of the longest."""
+    from mnemoscope.report import bracket as read
+
+    found = run.table("bracket")
+    estimates, (first, *_) = run.table("estimates"), run.study.decoders
+    for row in read.written_back(found).filter(by="all").iter_rows(named=True):
+        who = read.readers(row["decoders"], run.study)
+        said = f"{row['length']:,} tokens: the best reader, {' or '.join(who)}, wrote back {_percent(row)} %"
+        beside = read.alone(estimates, first.name, row["length"])
+        if beside and who != [read.named(first)]:
+            said += f"; {read.named(first)} alone {_percent(beside)} %"
+        out.print(Text(said))
     table = Table("tokens", "class", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("floor, %", "ceiling, %", "gap, %", "docs"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -155,7 +167,11 @@ def _show(found: pl.DataFrame) -> None:
             cells = [f"{row['length']:,}", name, *ends, f"{row['n_documents']:,}"]
             table.add_row(*map(Text, cells))
     out.print(table)
-    said = "floor: certainly lost; ceiling: not written back by the best decoder; gap: not known"
+    said = "floor: certainly lost; ceiling: not written back by the best reader; gap: not known"
     out.print(Text(f"{said}; {intervals(found['confidence'][0])}", style="dim"))
     for row in found.filter(by="all").iter_rows(named=True):
         out.print(Text(f"{row['length']:,} tokens: {row['decoders']}: {row['method'].partition(';')[0]}", style="dim"))
+
+
+def _percent(row: dict[str, Any]) -> str:
+    return percent(*(row[end] for end in ("value", "low", "high")))

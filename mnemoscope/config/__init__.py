@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +157,23 @@ class Study(Section):
         lengths = set(decoder.lengths or every) - set(other.lengths or every)
         return [(what, sorted(extra)) for what, extra in (("seeds", seeds), ("lengths", lengths)) if extra]
 
+    def former_digests(self, *, analysis: bool = True) -> set[str]:
+        """What :meth:`digest` was while the path of a search was in it as it was spelt: from the working folder, or
+        from the root."""
+        return {self._digest(analysis, spelt) for spelt in (os.path.relpath, str)}
+
     def digest(self, *, analysis: bool = True) -> str:
         """SHA-256 of what decides the numbers; without ``analysis``, of what decides what is trained and measured:
         annotations, estimates and effects can be made anew from that.
 
         The device, its batches, the scan's backend, the tracker and what the page shows are not in it, nor the folder
-        of a corpus or of an annotation's file: the content of files is hashed in the manifest.  Nor are values that are
-        the default's, so that a key that a later version adds leaves the digests of earlier runs as they are.
+        of a corpus, of an annotation's file or of a search's path: the content of files is hashed in the manifest.  Nor
+        are values that are the default's, so that a key that a later version adds leaves the digests of earlier runs as
+        they are.
         """
+        return self._digest(analysis, os.path.basename)
+
+    def _digest(self, analysis: bool, spelt: Callable[[str], str]) -> str:
         content = self.model_dump(
             mode="json",
             exclude={"compute": {"device", "batch_tokens", "scan", "track"}, "report": True},
@@ -176,6 +185,9 @@ class Study(Section):
             for corpus in corpora:
                 if "path" in corpus:
                     corpus["path"] = Path(corpus["path"]).name
+        for decoder, held in zip(self.decoders, content.get("decoders", []), strict=True):
+            if decoder.path():
+                held["search"] = decoder.searches(spelt)
         if analysis:
             for annotation, held in zip(self.annotations, content.get("annotations", []), strict=True):
                 path = annotation.path()
@@ -213,30 +225,30 @@ def load(path: str | Path, *, data: str | Path | None = None, changes: Sequence[
             f"not TOML: {error}", remedy="Mend that line", file=path, line=int(line[1]) if line else None
         ) from None
     source = Source(path, content, [change(values, given, Study) for given in changes])
-    try:
-        study = _checked(values, source)
-    except ConfigError as error:
-        raise _with_changes(error, source) from None
     root = Path(data or os.environ.get("MNEMOSCOPE_DATA") or path.parent)
-    return resolve(study, root)
+    try:
+        return _checked(values, source, root)
+    except ConfigError as error:
+        raise _with_changes(error, source, root) from None
 
 
-def _checked(values: dict[str, Any], source: Source) -> Study:
+def _checked(values: dict[str, Any], source: Source, root: Path) -> Study:
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
         raise explain(error, Study, source) from None
-    _check_plugins(study, source)
+    resolved = resolve(study, root)
+    _check_plugins(study, resolved, root, source)
     _check_families(study, source)
-    return study
+    return resolved
 
 
-def _with_changes(error: ConfigError, source: Source) -> ConfigError:
+def _with_changes(error: ConfigError, source: Source, root: Path) -> ConfigError:
     """The error of a changed study; where the changes do not agree with the rest of the file, no line is to blame."""
     if error.file is None or not source.changes:
         return error
     try:
-        _checked(tomllib.loads(source.content), source._replace(changes=()))
+        _checked(tomllib.loads(source.content), source._replace(changes=()), root)
     except ConfigError as own:
         if own.problem == error.problem:
             return error
@@ -245,22 +257,23 @@ def _with_changes(error: ConfigError, source: Source) -> ConfigError:
 
 
 def resolve(study: Study, root: Path) -> Study:
-    """The study with its corpora's paths made absolute from ``root``, and its annotations' from there, or from the
-    working folder if there is nothing."""
+    """The study with its corpora's paths made absolute from ``root``, and its annotations' and searches' from there, or
+    from the working folder if there is nothing."""
 
     def absolute(corpus: Corpus) -> Corpus:
         if corpus.path is None or corpus.path.startswith("embedded:"):
             return corpus
         return corpus.model_copy(update={"path": str((root / Path(corpus.path).expanduser()).absolute())})
 
+    def found(path: str) -> str:
+        given = Path(path).expanduser()
+        return str((root / given if (root / given).exists() else given).absolute())
+
     def located(annotation: Annotation) -> Annotation:
         path = annotation.path()
         if not path:
             return annotation
-        given = Path(path).expanduser()
-        found = root / given if (root / given).exists() else given
-        argument = annotation.argument.removesuffix(path) + str(found.absolute())
-        return annotation.model_copy(update={"argument": argument})
+        return annotation.model_copy(update={"argument": annotation.argument.removesuffix(path) + found(path)})
 
     text = study.text.model_copy(
         update={
@@ -268,20 +281,26 @@ def resolve(study: Study, root: Path) -> Study:
             "measure": [absolute(c) for c in study.text.measure],
         }
     )
-    return study.model_copy(update={"text": text, "annotations": [located(a) for a in study.annotations]})
+    decoders = [d.model_copy(update={"search": d.searches(found)}) for d in study.decoders]
+    return study.model_copy(
+        update={"text": text, "annotations": [located(a) for a in study.annotations], "decoders": decoders}
+    )
 
 
-def _check_plugins(study: Study, source: Source) -> None:
+def _check_plugins(study: Study, resolved: Study, root: Path, source: Source) -> None:
+    """Refuses conditions and searches that are not there, and searches whose folder is not, as ``resolved`` has it."""
     from mnemoscope import plugins
 
-    for number, decoder in enumerate(study.decoders):
-        named = [("condition", ["conditions", str(i)], c) for i, c in enumerate(decoder.conditions)]
-        for kind, key, spelt in (*named, ("search", ["search"], decoder.search)):
+    for number, (decoder, at) in enumerate(zip(study.decoders, resolved.decoders, strict=True)):
+        named = [("condition", ["conditions", str(i)], c, c) for i, c in enumerate(decoder.conditions)]
+        for kind, key, spelt, full in (*named, ("search", ["search"], decoder.search, at.search)):
             try:
-                plugins.load(kind, spelt)
+                plugins.load(kind, full)
             except ConfigError as error:
+                whence = f". A relative path starts from {root}, else from {Path.cwd()}" if full != spelt else ""
                 place = ["decoders", str(number), *key, spelt]
-                raise source.error(f"decoder {decoder.name!r}: {error.problem}", error.remedy, place) from None
+                problem = f"decoder {decoder.name!r}: {error.problem}"
+                raise source.error(problem, f"{error.remedy}{whence}", place) from None
 
 
 def _check_families(study: Study, source: Source) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -195,7 +197,9 @@ class Decoder(Section):
         None, description="recipe trained: another decoder of this study, whose weights these are: for another search"
     )
     search: str = Field(
-        "greedy", description="how what is written back is chosen: a file in codec/search/, such as greedy or beam:4"
+        "greedy",
+        description="how what is written back is chosen: a file in codec/search/, such as greedy or beam:4; a path, as "
+        "in undo:FOLDER, is relative to the data folder, or to the working folder if there is nothing",
     )
     tokens: PositiveInt | None = Field(None, description="window tokens of training in all, over all lengths")
     batch_tokens: PositiveInt | None = Field(None, description="window tokens in a step")
@@ -238,6 +242,21 @@ class Decoder(Section):
         elif None in (self.tokens, self.batch_tokens, self.optimiser):
             raise ValueError(f"recipe {self.recipe!r} needs tokens, batch_tokens and optimiser")
         return self
+
+    def path(self) -> str:
+        """The end of the search that is a path; empty if there is none, or no such search."""
+        from mnemoscope import plugins
+
+        name, _, argument = self.search.partition(":")
+        if not argument or name not in plugins.names("search"):
+            return ""
+        found = plugins.find("search", name)
+        return str(found.path_in(argument)) if hasattr(found, "path_in") else ""
+
+    def searches(self, spell: Callable[[str], str] = os.path.basename) -> str:
+        """The search with its path spelt otherwise: without its folder."""
+        path = self.path()
+        return self.search.removesuffix(path) + spell(path) if path else self.search
 
 
 class Annotation(Section):

@@ -1,4 +1,5 @@
-"""bracket.parquet, floors.parquet -> charts: how much of a loss is the memory's for certain, and at most.  Pure."""
+"""bracket.parquet, floors.parquet -> charts: how much of a loss is the memory's for certain, and at most; and what the
+best reader of a run wrote back, whoever it was.  Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from mnemoscope.config import Decoder, Study
 from mnemoscope.report import words
 from mnemoscope.report.charts import PALETTE, Chart, Panel, Point, Series, band
 from mnemoscope.report.lengths import FLOOR, lines
@@ -15,13 +17,54 @@ from mnemoscope.report.lengths import FLOOR, lines
 #: ends of a bar: column, what it is called, its colour; and what lies between, in the numbers only
 _ENDS = (
     ("floor", "certainly lost", FLOOR),
-    ("ceiling", "not recovered by the best decoder", "#0072B2"),
+    ("ceiling", "not recovered by the best reader", "#0072B2"),
     ("gap", "open, between the two", "#767676"),
 )
 _NO_CURVE = (
     "No learning curve lies beside it: these decoders were trained elsewhere, or not measured while they learnt. How "
     "much of the upper end more training would take away is not known."
 )
+
+
+def written_back(table: pl.DataFrame) -> pl.DataFrame:
+    """What the best reader wrote back in place, as estimates: 1 less the upper end of the bracket.
+
+    Args:
+        table: by ``schema.BRACKET``.
+    """
+    value, low, high = (1 - pl.col(c) for c in ("ceiling", "ceiling_high", "ceiling_low"))
+    return table.with_columns(
+        value=value, low=low, high=high, metric=pl.lit("written_back"), unit=pl.lit("fraction")
+    ).filter(pl.col("value").is_not_nan())
+
+
+def alone(estimates: pl.DataFrame, decoder: str, length: int) -> dict[str, Any] | None:
+    """The same of one decoder of the study, by its own estimate; None if there is none."""
+    key = {"by": "all", "seed": "all", "condition": "memory", "metric": "omission_in_place"}
+    found = estimates.filter(pl.col("value").is_not_nan(), **key, decoder=decoder, length=length)
+    row = next(found.head(1).iter_rows(named=True), None)
+    return row and row | {"value": 1 - row["value"], "low": 1 - row["high"], "high": 1 - row["low"]}
+
+
+def readers(chosen: str, study: Study) -> list[str]:
+    """Who is meant by the column ``decoders``, in words: ``‘beam:4’ with the decoder growing``.
+
+    Args:
+        chosen: ``NAME/seed-N, NAME/seed-N``.
+    """
+    of = {d.name: d for d in study.decoders}
+    names = [part.rpartition("/seed-")[0] for part in chosen.split(", ")]
+    return list(dict.fromkeys(named(of[name]) for name in names))
+
+
+def named(decoder: Decoder) -> str:
+    """A reader in words: its search and the decoder that has the weights."""
+    whose = the(decoder.of or decoder.name)
+    return whose if decoder.search == "greedy" else f"‘{words.clipped(decoder.searches(), 80)}’ with {whose}"
+
+
+def the(decoder: str) -> str:
+    return "the decoder" if decoder == "decoder" else f"the decoder {words.clipped(decoder, 80)}"
 
 
 def of_bracket(table: pl.DataFrame, floors: pl.DataFrame | None, curves: bool) -> list[Chart]:
@@ -38,9 +81,9 @@ def of_bracket(table: pl.DataFrame, floors: pl.DataFrame | None, curves: bool) -
     names = [words.count(n, "token") for n in whole["length"]]
     caption = (
         f"Each bar begins at the tokens that are certainly lost (another token there leaves the same memory at "
-        f"{precision}) and ends at those that the best decoder did not write back in place. What the memory forgot "
-        "lies on the bar: its length is what nobody knows. The decoder is the best of those measured on the other "
-        f"half of the documents: {_chosen(whole)}."
+        f"{precision}) and ends at those that the best reader did not write back in place. What the memory forgot "
+        "lies on the bar: its length is what nobody knows. A reader is a decoder by one of its searches; the one shown "
+        f"is the best of those measured on the other half of the documents: {_chosen(whole)}."
     )
     guessed = whole["guessed"].max()
     if isinstance(guessed, float) and guessed > 0:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from mnemoscope.config import Study
 from mnemoscope.errors import RunError
 from mnemoscope.report import browser, catalogue, charts, figures, words
-from mnemoscope.report.opening import lede, opening
+from mnemoscope.report.opening import lede, opening, spoken_of
 from mnemoscope.report.templates import render
 from mnemoscope.rundir import write_atomically
 from mnemoscope.stats import certain, compare
@@ -65,12 +65,12 @@ def write(run_folder: Path, study: Study, manifest: Row) -> Path:
     named = [a.name for a in study.annotations]
     if study.report.texts:
         windows = browser.payload(run_folder, decoders, study.seed, named)
-    text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows)
+    text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows, tables[0])
     excess = len(text.encode()) - LIMIT
     if excess > 0 and windows["windows"]:
         room = max(len(embedded(windows["windows"]).encode()) - excess, 0)
         windows = browser.payload(run_folder, decoders, study.seed, named, round(0.9 * room))
-        text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows)
+        text = _render(run_folder, study, manifest, estimates, effects, shown, decoders, windows, tables[0])
     write_atomically(page, text)
     return page
 
@@ -122,6 +122,7 @@ def _render(
     shown: list[charts.Chart],
     decoders: list[str],
     windows: Row,
+    bracket: pl.DataFrame | None,
 ) -> str:
     from plotly.offline import get_plotlyjs
 
@@ -139,8 +140,13 @@ def _render(
         study=study,
         name=words.clipped(study.name, 200),
         folder=shlex.quote(words.clipped(run_folder.name, 200)),
-        opening=opening(estimates, study, decoders),
-        lede=lede(estimates, decoders, {d.name: d.search for d in study.decoders if d.of in decoders[:1]}),
+        opening=opening(estimates, study, decoders, bracket),
+        lede=lede(
+            estimates,
+            decoders,
+            {d.name: d.searches() for d in study.decoders if d.of in decoders[:1]},
+            None if bracket is None else spoken_of(bracket),
+        ),
         tables=[summary(estimates, decoder) for decoder in decoders],
         given={c: words.given(c) for c in sorted(set(estimates["condition"])) if words.given(c)},
         metrics=[(m, words.name(m)) for m in _SUMMARY],

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from mnemoscope.config import Study
+from mnemoscope.report import bracket as ends
 from mnemoscope.report import words
 from mnemoscope.report.groups import binned
 from mnemoscope.stats.estimate import UNLABELLED
@@ -44,7 +45,8 @@ class Opening:
 
     Attributes:
         n: behind the value.
-        measure: retention; omission_in_place where nothing was measured without memory; or empty.
+        measure: written_back, of the best reader of a bracket; retention; omission_in_place where nothing was measured
+            without memory; or empty.
         clauses: what fares worst and best, each in parts: a text, the name of a group, a text, and so on.
         numbers: every number that the sentence rests on: what of, value, interval, n.
     """
@@ -59,17 +61,21 @@ class Opening:
     numbers: list[tuple[str, str, str, str]] = field(default_factory=list)
 
 
-def opening(estimates: pl.DataFrame, study: Study, decoders: list[str]) -> Opening:
+def opening(estimates: pl.DataFrame, study: Study, decoders: list[str], bracket: pl.DataFrame | None = None) -> Opening:
     """What this memory keeps of windows of 64 tokens, or else the longest, and what fares worst and best.
 
     Args:
         estimates: by ``schema.ESTIMATES``.
-        decoders: in the study's order; the first that has an estimate speaks.
+        decoders: in the study's order; the first that has an estimate speaks, unless there is a bracket: then its best
+            reader does, whoever it is, and the first decoder beside it.
+        bracket: by ``schema.BRACKET``.
     """
     model = words.clipped(study.model.name, 80) if study.model else "the model"
+    if bracket is not None and (read := ends.written_back(bracket)).filter(by="all").height:
+        return _best_read(model, read.filter(length=spoken_of(read)), estimates, study, decoders)
     pooled = estimates.filter(seed="all", condition="memory").filter(pl.col("value").is_not_nan())
     for metric in ("retention", "omission_in_place"):
-        for length in sorted(pooled["length"].unique(), key=lambda n: (n == _SPOKEN_OF, n), reverse=True):
+        for length in sorted(pooled["length"].unique(), key=_first_said, reverse=True):
             for decoder in decoders:
                 cell = pooled.filter(metric=metric, length=length, decoder=decoder)
                 for row in cell.filter(by="all").head(1).iter_rows(named=True):
@@ -77,15 +83,54 @@ def opening(estimates: pl.DataFrame, study: Study, decoders: list[str]) -> Openi
     return Opening(f"What {model}’s memory keeps")
 
 
-def _said(model: str, row: Row, cell: pl.DataFrame) -> Opening:
-    keeps = row["metric"] == "retention"
-    found = [_extremes(cell.filter(by=by), by, 1 if keeps else -1) for by in _groupings(cell)]
-    clauses = [_clause(e) for e in found if e.worst or e.best]
-    numbers = [("the whole", *_three(row))]
+def _first_said(length: int) -> tuple[bool, int]:
+    return length == _SPOKEN_OF, length
+
+
+def spoken_of(bracket: pl.DataFrame) -> int:
+    """The length of windows whose bracket the first sentence is about."""
+    return max(bracket.filter(by="all")["length"], key=_first_said)
+
+
+def _best_read(model: str, cell: pl.DataFrame, estimates: pl.DataFrame, study: Study, decoders: list[str]) -> Opening:
+    """Args: cell: by :func:`mnemoscope.report.bracket.written_back`, of one length."""
+    row = cell.filter(by="all").row(0, named=True)
+    readers = ends.readers(row["decoders"], study)
+    clauses, numbers = [], [("the best reader", *_three(row))]
+    first = next((ends.named(d) for d in study.decoders if d.name in decoders[:1]), "")
+    beside = ends.alone(estimates, decoders[0], row["length"]) if decoders and readers != [first] else None
+    if beside:
+        clauses.append(["", first, f" alone wrote back {words.number(beside['value'], 'fraction', 0)}"])
+        numbers.append((f"{first} alone", *_three(beside)))
+    classes, more = _compared(cell, 1)
+    guessed = row["guessed"] > 0
+    return Opening(
+        before=f"Of {words.count(row['length'], 'token')}, the best reader of {model}’s memory, "
+        f"{' or '.join(readers)}, wrote back",
+        value=words.number(row["value"], row["unit"], 0),
+        after=f"in place{', certain guesses left out' if guessed else ''}",
+        interval=words.interval(row, 0),
+        n=words.counted(row),
+        measure=row["metric"],
+        clauses=[*clauses, *classes],
+        numbers=[*numbers, *more],
+    )
+
+
+def _compared(cell: pl.DataFrame, sign: int) -> tuple[list[Parts], list[tuple[str, str, str, str]]]:
+    """The clauses of what fares worst and best of each grouping, and the numbers behind them."""
+    found = [_extremes(cell.filter(by=by), by, sign) for by in _groupings(cell)]
+    numbers = []
     for extremes in found:
         if extremes.worst or extremes.best:
-            some = cell.filter(by=extremes.by).sort("value", "group", descending=[not keeps, False])
+            some = cell.filter(by=extremes.by).sort("value", "group", descending=[sign < 0, False])
             numbers += [(f"{extremes.by}: {r['group']}", *_three(r)) for r in some.iter_rows(named=True)]
+    return [_clause(e) for e in found if e.worst or e.best], numbers
+
+
+def _said(model: str, row: Row, cell: pl.DataFrame) -> Opening:
+    keeps = row["metric"] == "retention"
+    clauses, numbers = _compared(cell, 1 if keeps else -1)
     return Opening(
         before=f"After {words.count(row['length'], 'token')}, {model}’s memory {'gives back' if keeps else 'loses'}",
         value=words.number(row["value"], row["unit"], 0),
@@ -94,7 +139,7 @@ def _said(model: str, row: Row, cell: pl.DataFrame) -> Opening:
         n=words.counted(row),
         measure=row["metric"],
         clauses=clauses,
-        numbers=numbers,
+        numbers=[("the whole", *_three(row)), *numbers],
     )
 
 
@@ -150,11 +195,14 @@ def _clause(extremes: Extremes) -> Parts:
     return out
 
 
-def lede(estimates: pl.DataFrame, decoders: list[str], searched: Mapping[str, str] | None = None) -> list[Parts]:
+def lede(
+    estimates: pl.DataFrame, decoders: list[str], searched: Mapping[str, str] | None = None, spoken: int | None = None
+) -> list[Parts]:
     """A few sentences that say the rest, of the first decoder.
 
     Args:
         searched: decoders that are the first one by another search, and which.
+        spoken: length of windows of which the first sentence is about the best reader, whoever it is, if it is.
     """
     pooled = estimates.filter(pl.col("seed") == "all", pl.col("condition") == "memory", pl.col("value").is_not_nan())
     first = pooled.filter(pl.col("decoder").is_in(decoders[:1]))
@@ -162,17 +210,23 @@ def lede(estimates: pl.DataFrame, decoders: list[str], searched: Mapping[str, st
         return []
     out: list[Parts] = []
     kept = first.filter(metric="retention", by="all").sort("length")
-    if kept.height > 1:
-        ends = [kept.row(i, named=True) for i in (0, -1)]
-        shortest, longest = ((words.count(r["length"], "token"), _value(r), words.aside(r)) for r in ends)
-        head = f"Of {shortest[0]} it gives back {shortest[1]}"
-        out.append([head, shortest[2], f", of {longest[0]} {longest[1]}", longest[2], "."])
+    if spoken and kept.height == 1:
+        row = kept.row(0, named=True)
+        head = f"Of {words.count(row['length'], 'token')} {ends.the(decoders[0])} gives back {_value(row)}"
+        out.append([head, words.aside(row), " of the information."])
+    elif kept.height > 1:
+        both = [kept.row(i, named=True) for i in (0, -1)]
+        shortest, longest = ((words.count(r["length"], "token"), _value(r), words.aside(r)) for r in both)
+        head = f"Of {shortest[0]} {ends.the(decoders[0]) if spoken else 'it'} gives back {shortest[1]}"
+        end = " of the information." if spoken else "."
+        out.append([head, shortest[2], f", of {longest[0]} {longest[1]}", longest[2], end])
     length = max(first["length"])
     cell = {"by": "all", "decoder": decoders[0], "length": length, "metric": "omission_in_place"}
     lost, guessed = (_find(estimates, condition=c, **cell) for c in ("memory", "none"))
     if lost:
         sentence = [
-            f"Written back from the memory alone, {words.count(length, 'token')} lose {_value(lost)}",
+            f"Written back{f' by {ends.the(decoders[0])}' if spoken else ''} from the memory alone, "
+            f"{words.count(length, 'token')} lose {_value(lost)}",
             words.aside(lost),
             " from their place",
         ]
@@ -185,7 +239,7 @@ def lede(estimates: pl.DataFrame, decoders: list[str], searched: Mapping[str, st
             (_find(estimates, condition="memory", **cell | {"decoder": d}), s) for d, s in (searched or {}).items()
         ]
         less = [(row, search) for row, search in others if row and row["high"] < lost["low"]]
-        if less:
+        if less and length != spoken:
             row, search = min(less, key=lambda one: one[0]["value"])
             said = f"Sought by ‘{words.clipped(search, 80)}’ from the same memory they lose {_value(row)}"
             out.append([said, words.aside(row), ": what is found so was not forgotten."])

@@ -102,7 +102,11 @@ def units(metric: str) -> str:
         return "fact"
     if metric in ("bits_per_character", "omission_of_characters"):
         return "character"
-    if metric in ("certainly_lost", "lost_to_noise"):  # no file of score/metrics: stats.certain measures it
+    if metric in (
+        "certainly_lost",
+        "lost_to_noise",
+        "written_back",
+    ):  # no file of score/metrics: of certificate, bracket
         return "token"
     return str(plugins.load("metric", metric).level)
 

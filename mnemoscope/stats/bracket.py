@@ -1,7 +1,7 @@
-"""tokens.parquet, certificate/ -> bracket.parquet: certainly lost <= forgotten <= not recovered by the best decoder.
+"""tokens.parquet, certificate/ -> bracket.parquet: certainly lost <= forgotten <= not recovered by the best reader.
 
 *Forgotten* is a token that the memory does not tell from every other that could stand there.  From below: tokens that
-have a substitute with the same stored memory.  From above: tokens that the best decoder did not write back in place,
+have a substitute with the same stored memory.  From above: tokens that the best reader did not write back in place,
 and those certainly lost that it wrote back all the same, which was a guess.  Both ends are of the same windows.
 
     documents        half A           half B

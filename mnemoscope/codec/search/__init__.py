@@ -1,8 +1,8 @@
 """How a decoder's text is chosen.  One file per search; a decoder of a study names it, ``search = "beam:8"``.
 
 A file exposes ``SEARCH``: a :class:`Search`, or, where one must be told how much, a class that makes one of its
-argument.  A search changes what is written back, and so what is counted as omitted; the nats are the decoder's, and no
-search changes them.
+argument; where that ends with a path, the class says so (:class:`Located`).  A search changes what is written back, and
+so what is counted as omitted; the nats are the decoder's, and no search changes them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,15 @@ class Particular(Protocol):
 
     def require(self, encoder: Adapter) -> None:
         """Raises: ConfigError, ModelError: it reads no memories of this model."""
+        ...
+
+
+class Located(Protocol):
+    """A class of searches whose argument holds a path, which a study gives from its data folder."""
+
+    @classmethod
+    def path_in(cls, argument: str) -> str:
+        """The end of the argument that is a path."""
         ...
 
 

@@ -27,15 +27,19 @@ class Undo:
     together = 1
 
     def __init__(self, argument: str):
-        if not argument or not (Path(argument) / ABOUT).is_file():
+        self.folder = Path(argument).expanduser()
+        if not argument or not (self.folder / ABOUT).is_file():
             given = f"there is none in {argument!r}" if argument else "has none"
             raise ConfigError(
                 f"the search 'undo' needs the folder of a distribution of states, and {given}",
                 remedy="Write undo:FOLDER; make it with: mnemoscope undo MODEL --text FILE --out FOLDER",
             )
-        self.folder = Path(argument)
         self._reader: Reader | None = None
         self._lock = threading.Lock()
+
+    @classmethod
+    def path_in(cls, argument: str) -> str:
+        return argument
 
     def require(self, encoder: Adapter) -> None:
         require(encoder, model_of(self.folder))
