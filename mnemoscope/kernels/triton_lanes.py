@@ -175,6 +175,6 @@ def sum_lanes(x, y, o_l):
 
 @triton.jit
 def summed(o_l, K: tl.constexpr):
-    """What a lane's sum is after ``sum_lanes``: of which row, of which number; and whether no lane before has the same."""
+    """A lane's sum after ``sum_lanes``: of which row, of which number; and whether no lane before has the same."""
     o_n = turn(o_l, K) * 4 + o_l % 2 * 2 + o_l // 2 % 2
     return o_l // 4 % 2, o_n, (o_l & (128 // K - 8)) == 0
