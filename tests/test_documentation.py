@@ -66,6 +66,13 @@ def test_readmes_windows_are_those_of_their_page() -> None:
         assert f"| **{number}** (" in table
 
 
+def test_readmes_share_that_is_certainly_lost_is_that_of_its_page() -> None:
+    section = re.sub(r"\s", " ", README.split("## What is lost for certain?")[1].split("\n## ")[0])
+    (page,) = re.findall(r"\((docs/results/[\w-]+\.md)\)", section)
+    (number,) = re.findall(r"[\d.]+ % \([\d.]+ to [\d.]+ %\)", section)
+    assert f"**{number}**" in re.sub(r"\s", " ", (ROOT / page).read_text(encoding="utf-8"))
+
+
 def test_readmes_command_of_tests_is_what_is_run() -> None:
     assert "\nmake test " in README
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").endswith("\nmake test\n")
