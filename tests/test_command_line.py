@@ -60,6 +60,34 @@ def test_a_task_takes_one_line_of_any_terminal(monkeypatch: pytest.MonkeyPatch, 
     assert max(map(len, lines)) <= width
 
 
+def test_a_log_is_told_how_far_a_task_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line a minute, from what was done before the task was resumed; nothing of a task that is soon over."""
+    written, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(shared, "err", Console(file=written, width=80))
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with shared.Bars().task("training", 1000, "tokens") as bar:
+        for seconds, done in ((0, 400), (30, 500), (60, 600), (90, 700), (120, 800)):
+            now[0] = 100 + seconds
+            bar.at(done, "3.1 nats/token")
+    with shared.Bars().task("tokenising [all]", 1, "documents") as bar:
+        bar.at(0, "7 documents")
+        now[0] += 61
+        bar.at(0, "9 documents")
+        now[0] += 1
+    with shared.Bars().task("aligning", 3, "windows") as bar:
+        bar.at(3)
+    assert written.getvalue().splitlines() == [
+        "training ...",
+        "training: 60%, 600 of 1,000 tokens, 3.33 tokens/s, 0:02:00 left, 3.1 nats/token",
+        "training: 80%, 800 of 1,000 tokens, 3.33 tokens/s, 0:01:00 left, 3.1 nats/token",
+        "training: took 0:02:00",
+        "tokenising [all] ...",
+        "tokenising [all]: 9 documents",
+        "tokenising [all]: took 0:01:02",
+        "aligning ...",
+    ]
+
+
 class ReachedError(Exception):
     pass
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +33,8 @@ err = Console(stderr=True)
 out = Console()
 #: columns of a terminal from which on a task has room for all that is known of it
 _WIDE = 120
+#: seconds from one line of a task to the next where there is no terminal
+_EVERY = 60
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="the study file", show_default=False)]
 Changes = Annotated[
@@ -100,11 +104,48 @@ class _Bar:
         self.progress.update(self.task, completed=done, note=note)
 
 
+class _Lines:
+    """A task in a log, as a batch job leaves it: a line when it begins, one a minute, one when that was long ago."""
+
+    def __init__(self, what: str, total: float, unit: str):
+        self.what, self.total, self.unit = what, total, unit
+        self.began = self.told = time.monotonic()
+        self.first: tuple[float, float] | None = None
+        self._print(f"{what} ...")
+
+    def _print(self, line: str) -> None:
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def at(self, done: float, note: str = "") -> None:
+        now = time.monotonic()
+        self.first = self.first or (now, done)  # a resumed task begins with what was done before
+        if now - self.told < _EVERY:
+            return
+        self.told = now
+        seconds, more = now - self.first[0], done - self.first[1]
+        known = [f"{done / self.total:.0%}, {done:,.0f} of {self.total:,.0f} {self.unit}"] if self.total > 1 else []
+        if known and seconds > 0 and more > 0:
+            left = timedelta(seconds=round((self.total - done) * seconds / more))
+            rate = more / seconds
+            known.append(f"{rate:{',.0f' if rate >= 100 else '.3g'}} {self.unit}/s, {left} left")
+        self._print(f"{self.what}: {', '.join([*known, *([note] if note else [])])}")
+
+    def end(self) -> None:
+        took = time.monotonic() - self.began
+        if took >= _EVERY:
+            self._print(f"{self.what}: took {timedelta(seconds=round(took))}")
+
+
 class Bars:
-    """Progress on the terminal; a line at the start and at the end of each task where there is none."""
+    """Progress on the terminal; now and then a line where there is none."""
 
     @contextmanager
-    def task(self, what: str, total: float, unit: str) -> Iterator[_Bar]:
+    def task(self, what: str, total: float, unit: str) -> Iterator[_Bar | _Lines]:
+        if not err.is_terminal:
+            lines = _Lines(what, total, unit)
+            yield lines
+            lines.end()
+            return
         wide = [*([MofNCompleteColumn()] if total > 1 else []), _Rate(), TimeElapsedColumn()]
         columns = [
             TextColumn("{task.description}"),
@@ -113,9 +154,7 @@ class Bars:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         ]
-        with Progress(*columns, console=err, disable=not err.is_terminal, expand=True) as progress:
-            if not err.is_terminal:
-                err.print(f"{what} ...", highlight=False)
+        with Progress(*columns, console=err, expand=True) as progress:
             bar = _Bar(progress, progress.add_task(what, total=total, unit=unit, note=""))
             yield bar
             progress.update(bar.task, completed=total)
