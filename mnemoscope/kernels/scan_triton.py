@@ -54,18 +54,19 @@ def scan_fwd_chunk(
 ):  # fmt: skip
     """The first ``TOKENS`` of the T tokens of chunk ``i_c``; the state after them."""
     o_all = o_l * 0  # every lane reads the same
+    o_turn = o_all  # and has it in the order that it lies in
     first = i_c * T
     if q_saved is not None:  # noqa: SIM102  decided when the kernel is compiled
         if (i_c > 0) & (i_c % PARTS == 0):
-            q_kept = row_at(q_saved + (i_c // PARTS - 1) * s_saved, o_l * K, 0, K, None)
-            store_row(q_kept, h, row_within(o_l >= 0, 0, K, K, None))
+            q_kept = row_at(q_saved + (i_c // PARTS - 1) * s_saved, o_l * K, 0, K, o_turn)
+            store_row(q_kept, h, row_within(o_l >= 0, 0, K, K, o_turn))
     # from here on to each token is a distance that the compiler knows
     q_u, q_dt, q_y = q_u + first * s_u + o_d, q_dt + first * s_dt + o_d, q_y + first * D + o_d
     if q_z is not None:
         q_z += first * s_z + o_d
     if q_sums is not None:
         q_sums += first * D + o_d
-    q_BC = row_at(q_BC + first * s_BC, o_all, i_n, K, None)
+    q_BC = row_at(q_BC + first * s_BC, o_all, i_n, K, o_turn)
     y: tl.tuple = ()
     for i in tl.static_range(TOKENS):
         b_u, b_dt = load(q_u, i * s_u, m_d), load(q_dt, i * s_dt, m_d)
@@ -98,17 +99,18 @@ def scan_fwd_kernel(
     i_p = tl.program_id(0)
     i_g, o_g = i_p // tl.cdiv(PER, WIDE), i_p % tl.cdiv(PER, WIDE) * WIDE + o_l
     o_d, m_d = i_g * PER + o_g, o_g < PER
+    o_turn = o_l * 0
     slices: tl.constexpr = (N + K - 1) // K
     kept = (tl.cdiv(L, T) - 1) // PARTS
     # blocks of 32 channels, as the backward pass reads them
-    s_saved = tl.num_programs(0) * (WIDE // LANES) * slices * K * LANES
+    s_saved = tl.num_programs(0).to(tl.int64) * (WIDE // LANES) * slices * K * LANES
     b_D = load(p_D, o_d, m_d)
     b_bias = None if p_bias is None else load(p_bias, o_d, m_d)
     first = tl.program_id(1).to(tl.int64) * windows
     for i_s in range(slices):
         i_n = i_s * K
-        m_h, m_n = row_within(m_d, i_n, N, K, None), row_within(o_l >= 0, i_n, N, K, None)
-        A = scale(load_row(row_at(p_A, o_d * N, i_n, K, None), m_h), LOG2E)
+        m_h, m_n = row_within(m_d, i_n, N, K, o_turn), row_within(o_l >= 0, i_n, N, K, o_turn)
+        A = scale(load_row(row_at(p_A, o_d * N, i_n, K, o_turn), m_h), LOG2E)
         for i_w in range(0, tl.minimum(windows, batch - first)):
             i_b = first + i_w
             i_row = i_b * L
@@ -120,7 +122,7 @@ def scan_fwd_kernel(
             if p_saved is not None:
                 q_saved = p_saved + i_b * kept * s_saved + (i_p * (WIDE // LANES) * slices + i_s) * K * LANES
             if p_start is not None:
-                h = load_row(row_at(p_start + i_b * D * N, o_d * N, i_n, K, None), m_h)
+                h = load_row(row_at(p_start + i_b * D * N, o_d * N, i_n, K, o_turn), m_h)
             else:
                 h = scale(A, 0.0)
             for i_c in range(L // T):
@@ -133,7 +135,7 @@ def scan_fwd_kernel(
                     h, A, b_D, b_bias, q_u, q_dt, q_BC, q_z, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, m_n, i_s,
                     i_n, L // T, s_u, s_dt, s_BC, s_z, D, N, K, T, PARTS, TAIL,
                 )  # fmt: skip
-            store_row(row_at(p_end + i_b * D * N, o_d * N, i_n, K, None), h, m_h)
+            store_row(row_at(p_end + i_b * D * N, o_d * N, i_n, K, o_turn), h, m_h)
 
 
 @triton.jit
@@ -153,7 +155,7 @@ def scan_bwd_chunk(
     first, i_k = i_c * T, i_c // PARTS
     if i_k > 0:
         q_kept = row_at(q_saved + (i_k - 1) * s_saved, o_l * K, 0, K, o_turn)
-        h = load_row(q_kept, row_within(o_l >= 0, 0, K, K, None))
+        h = load_row(q_kept, row_within(o_l >= 0, 0, K, K, o_turn))
     elif q_start is not None:
         h = load_row(row_at(q_start, o_d * N, i_n, K, o_turn), m_h)
     else:
@@ -265,7 +267,7 @@ def scan_bwd_kernel(
     i_of, o_n, m_first = summed(o_l, K)
     first = tl.program_id(1).to(tl.int64) * windows
     kept = (tl.cdiv(L, T) - 1) // PARTS
-    s_saved = tl.num_programs(0) * slices * K * LANES
+    s_saved = tl.num_programs(0).to(tl.int64) * slices * K * LANES
     for i_s in range(slices):
         i_n = i_s * K
         m_v = m_first & (i_n + o_n < N)

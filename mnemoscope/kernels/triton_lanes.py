@@ -56,13 +56,11 @@ def load(p, o, m):
 def row_at(p, o_d, i_n, K: tl.constexpr, o_turn):
     """Where numbers i_n to i_n + K of the rows at o_d lie: K / 4 blocks [32, 4].
 
-    In block k of a lane is that block of the row whose number differs from k in the bits of ``o_turn``, if not None.
+    In block k of a lane is that block of the row whose number differs from k in the bits of ``o_turn``.
     """
     q: tl.tuple = ()
     for k in tl.static_range(K // 4):
-        o_k = o_d + (i_n + 4 * k)
-        if o_turn is not None:
-            o_k = o_d + i_n + (o_turn ^ k) * 4
+        o_k = o_d + i_n + (o_turn ^ k) * 4
         q += (p + (o_k[:, None] + tl.arange(0, 4)[None, :]),)
     return q
 
@@ -74,9 +72,7 @@ def row_within(m_d, i_n, N: tl.constexpr, K: tl.constexpr, o_turn):
     for k in tl.static_range(K // 4):
         m_k = m_d[:, None]
         if N % K:
-            o_k = m_d.to(tl.int32) * 0 + (i_n + 4 * k)
-            if o_turn is not None:
-                o_k = i_n + (o_turn ^ k) * 4
+            o_k = i_n + (o_turn ^ k) * 4
             m_k = m_k & (o_k[:, None] + tl.arange(0, 4)[None, :] < N)
         m += (m_k,)
     return m

@@ -86,7 +86,8 @@ def test_extreme_steps(shift):
 
 
 def test_inputs_are_read_in_place():
-    """u and z as halves of one tensor, dt, B and C as slices of another; and what is wide is not copied first."""
+    """u and z as halves of one tensor, dt, B and C as slices of another; and none of them is copied first, except that
+    B and C of several tokens are put side by side."""
     values = inputs(2, 5, 8, 1, 4)
     wide = torch.cat([values["u"], values["z"]], 2).to(DEVICE).requires_grad_()
     narrow = torch.cat([values["dt"], values["B"].squeeze(2), values["C"].squeeze(2)], 2).to(DEVICE).requires_grad_()
@@ -95,7 +96,7 @@ def test_inputs_are_read_in_place():
     dt, B, C = narrow.split([8, 4, 4], dim=-1)
     from mnemoscope.kernels import scan_triton
 
-    for view in (u, dt, z):
+    for view in (u, dt, B.unsqueeze(2), C.unsqueeze(2), z):
         assert scan_triton._rows(view)[0] is view
     assert scan_triton._rows(u.transpose(1, 2))[0] is not None  # copied: its last dimension is not contiguous
     y, end = triton_scan(u=u, dt=dt, B=B.unsqueeze(2), C=C.unsqueeze(2), z=z, **rest)
@@ -134,6 +135,13 @@ def test_windows_that_share_a_program(monkeypatch):
     values = inputs(5, 8, 2, 1, 4)  # three windows to a program: of three and of two
     assert scan_triton._shape(values["u"], values["B"], 1, 32)[0] == (1, 2)
     compare(values)
+
+
+def test_exponentials_are_kept_or_made_again(monkeypatch):
+    from mnemoscope.kernels import scan_triton
+
+    monkeypatch.setattr(scan_triton, "KEEP", not scan_triton.KEEP)
+    compare(inputs(2, 8, 3, 1, 4))
 
 
 def test_operators():
