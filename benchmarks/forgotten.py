@@ -279,7 +279,7 @@ def page(
     yield from _by_length(main)
     yield from sizes.page(family)
     for claim in CLAIMS:
-        yield from _claim(main.folder, claim)
+        yield from _claim(main, claim)
     yield from _costs([*main.runs, *(m.run for m in family)])
 
 
@@ -413,18 +413,21 @@ def _by_length(main: Measured) -> Iterator[str]:
     yield ""
 
 
-def _claim(folder: Path, claim: Claim) -> Iterator[str]:
+def _claim(main: Measured, claim: Claim) -> Iterator[str]:
     yield f"## {claim.says}\n"
     yield ("Published: nothing; plus means lost more.\n" if claim.ours else "Published: lost more.\n")
     yield _HEAD
     yield "| --- " * 7 + "| ---: |"
     for wanted in claim.compared:
-        if not (folder / wanted.run / "effects.parquet").exists():
+        if wanted.run in main.missing():
             yield f"| {wanted.label} | | not measured yet | | | | | |"
-        for length, metric, plain, adjusted in tests(folder, wanted):
-            after = (effect(adjusted), verdict(adjusted)) if metric in READINGS else ("–", "")
+        asked = (claim.says, wanted.label, "before")
+        for q, plain in ((q, row) for q, row in main.answers.items() if (q.claim, q.of, q.when) == asked):
+            assert plain is not None  # None stands for a regression
+            adjusted = main.answers.get(q._replace(when="after"))
+            after = (effect(adjusted), verdict(adjusted)) if q.metric in READINGS else ("–", "")
             yield (
-                f"| {wanted.label} | {length} | {_reading(metric)} "
+                f"| {wanted.label} | {q.place} | {_reading(q.metric)} "
                 f"| {effect(plain)} | {verdict(plain)} | {after[0]} | {after[1]} | {plain['n_documents']:,} |"
             )
     yield ""
