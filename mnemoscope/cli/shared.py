@@ -104,6 +104,10 @@ class _Bar:
         self.progress.update(self.task, completed=done, note=note)
 
 
+def _say(line: str) -> None:
+    err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 class _Lines:
     """A task in a log, as a batch job leaves it: a line when it begins, one a minute, one when that was long ago."""
 
@@ -111,10 +115,7 @@ class _Lines:
         self.what, self.total, self.unit = what, total, unit
         self.began = self.told = time.monotonic()
         self.first: tuple[float, float] | None = None
-        self._print(f"{what} ...")
-
-    def _print(self, line: str) -> None:
-        err.print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(f"{what} ...")
 
     def at(self, done: float, note: str = "") -> None:
         now = time.monotonic()
@@ -128,12 +129,12 @@ class _Lines:
             left = timedelta(seconds=round((self.total - done) * seconds / more))
             rate = more / seconds
             known.append(f"{rate:{',.0f' if rate >= 100 else '.3g'}} {self.unit}/s, {left} left")
-        self._print(f"{self.what}: {', '.join([*known, *([note] if note else [])])}")
+        _say(f"{self.what}: {', '.join([*known, *([note] if note else [])])}")
 
     def end(self) -> None:
         took = time.monotonic() - self.began
         if took >= _EVERY:
-            self._print(f"{self.what}: took {timedelta(seconds=round(took))}")
+            _say(f"{self.what}: took {timedelta(seconds=round(took))}")
 
 
 class Bars:
@@ -160,7 +161,7 @@ class Bars:
             progress.update(bar.task, completed=total)
 
     def say(self, line: str) -> None:
-        err.print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(line)
 
 
 def loading(texts: Sequence[str] = ()) -> None:

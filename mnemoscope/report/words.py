@@ -102,11 +102,8 @@ def units(metric: str) -> str:
         return "fact"
     if metric in ("bits_per_character", "omission_of_characters"):
         return "character"
-    if metric in (
-        "certainly_lost",
-        "lost_to_noise",
-        "written_back",
-    ):  # no file of score/metrics: of certificate, bracket
+    # no files of score/metrics: of a certificate, and of a bracket
+    if metric in ("certainly_lost", "lost_to_noise", "written_back"):
         return "token"
     return str(plugins.load("metric", metric).level)
 
