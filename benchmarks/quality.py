@@ -40,7 +40,7 @@ MODEL, ASKED, LENGTHS = "mamba-nano", (64, 256), (4, 8, 16, 32, 64, 128, 256)
 #: tokens of a published decoder: one pass over the ten thousand documents of its README, about
 PUBLISHED = 12_000_000
 #: window tokens of ours, over all lengths
-BUDGETS = [round(750_000 * 1.5**times) for times in range(12)]
+BUDGETS = [round(1_500_000 * 1.25**times) for times in range(18)]
 BATCH, HELD_OUT = 16_384, 32_768
 #: README of the published code: AdamW as PyTorch has it, constant, without decay; it does not clip
 SETTINGS = {"warmup": 0.0, "schedule": "constant", "betas": (0.9, 0.999), "clip": 1e9}

@@ -11,21 +11,23 @@ from mnemoscope.codec.families.native import Native
 from mnemoscope.memory.memory import Memory, MemorySpec, Part
 
 EOS = 0
+#: what is written on a GPU is recorded and replayed
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 class Countdown(torch.nn.Module):
     """A model whose memory is what is left to write: row n writes n, n - 1, ... 1 and EOS; minus one never ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
-        self.device = torch.device("cpu")
+        self.device = torch.device(device)
         self.calls = 0
 
     def spec(self) -> MemorySpec:
         return MemorySpec((Part("left", (1,), torch.float32),))
 
     def empty(self, batch: int) -> Memory:
-        return Memory({"left": torch.zeros(batch, 1)})
+        return Memory({"left": torch.zeros(batch, 1, device=self.device)})
 
     def forward(self, ids: Tensor, start: Memory) -> tuple[Tensor, Memory]:
         self.calls += 1
@@ -36,29 +38,52 @@ class Countdown(torch.nn.Module):
         )
 
 
-def write(left: list[int], length: int) -> tuple[list[list[int]], list[bool], int]:
-    model = Countdown()
+def countdown(device: str = "cpu") -> tuple[generate.Writer, Countdown]:
+    model = Countdown(device)
     decoder = Native.__new__(Native)
     torch.nn.Module.__init__(decoder)
     decoder.adapter, decoder.bos, decoder.eos = model, EOS, EOS  # type: ignore[assignment]
-    memory = Memory({"left": torch.tensor(left, dtype=torch.float32)[:, None]})
-    found = generate.Writer(decoder).write(memory, length)
+    return generate.Writer(decoder), model
+
+
+def memories(left: list[int], device: str = "cpu") -> Memory:
+    return Memory({"left": torch.tensor(left, dtype=torch.float32, device=device)[:, None]})
+
+
+def write(left: list[int], length: int) -> tuple[list[list[int]], list[bool], int]:
+    writer, model = countdown()
+    found = writer.write(memories(left), length)
     return [r.ids for r in found], [r.stopped for r in found], model.calls
 
 
+def expected(left: list[int], length: int) -> list[generate.Reconstruction]:
+    whole = [[99] * 99 if n < 0 else list(range(n, 0, -1)) for n in left]
+    return [generate.Reconstruction(ids[: 2 * length], 0 <= n < 2 * length) for n, ids in zip(left, whole, strict=True)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rows", [1, 2, 8, 1024])
 @pytest.mark.parametrize("stride", [1, 8])
 @pytest.mark.parametrize("length", [1, 3, 4, 10])
 def test_every_window_is_written_from_its_own_memory(
-    rows: int, stride: int, length: int, monkeypatch: pytest.MonkeyPatch
+    device: str, rows: int, stride: int, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "CPU_ROWS", rows)
-    monkeypatch.setattr(generate, "CPU_STRIDE", stride)
+    for name, value in (("ROWS", rows), ("STRIDE", stride)):
+        monkeypatch.setattr(generate, name, value)
+        monkeypatch.setattr(generate, f"CPU_{name}", value)
     left = [3, 0, -1, 7, 19, 20, 21, 5, -1, 1, 2]
-    ids, stopped, _ = write(left, length)
-    whole = [[99] * 99 if n < 0 else list(range(n, 0, -1)) for n in left]
-    assert ids == [w[: 2 * length] for w in whole]
-    assert stopped == [0 <= n < 2 * length for n in left]
+    assert countdown(device)[0].write(memories(left, device), length) == expected(left, length)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_buffers_are_used_again_wherever_they_lie(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number of strides a text took, the next begins with its own memory in every row."""
+    for name in ("ROWS", "CPU_ROWS"):
+        monkeypatch.setattr(generate, name, 4)
+    writer, _ = countdown(device)
+    for length in (3, 20, 11, 4, 30, 9):
+        left = [(7 * i + length) % (2 * length) for i in range(9)]
+        assert writer.write(memories(left, device), length) == expected(left, length)
 
 
 def test_rows_that_end_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

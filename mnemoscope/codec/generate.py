@@ -17,6 +17,8 @@ from mnemoscope.memory.memory import Memory
 #: on a GPU: tokens written between looks at which rows have ended, for each look waits for the device; rows written at
 #: once, at most; and the memory that they may take
 STRIDE, ROWS, BYTES = 8, 1024, 2 << 30
+#: recordings of a stride, each of which goes on where the one before leaves the states; the last carries them back
+RECORDINGS = 2
 #: the same on a CPU, where a look costs next to nothing, and states that its caches do not hold cost more than the rest
 CPU_STRIDE, CPU_ROWS, CPU_BYTES = 1, 256, 32 << 20
 
@@ -35,7 +37,8 @@ class Slots:
     Attributes:
         token: the last token of each row [S] int64.
         ended: rows that wrote EOS, and rows without a window [S] bool.
-        state: of each row, see :class:`mnemoscope.codec.decoder.Decoder`.
+        state: of each row, see :class:`mnemoscope.codec.decoder.Decoder`.  On a GPU it lies in as many places as there
+            are recordings, in turn.
         out: the last ``stride`` tokens of each row [S, stride] int64; EOS after EOS.
     """
 
@@ -47,7 +50,9 @@ class Slots:
         self.state = decoder.start(decoder.empty(size), room)
         self.out = torch.empty(size, stride, dtype=torch.int64, device=device)
         self.runs = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self._home = self.state
+        self._recordings: list[tuple[torch.cuda.CUDAGraph, Memory]] = []
+        self._following = 0
 
     def put(self, rows: Tensor, token: Tensor | int, state: Memory) -> None:
         """Lays windows into the slots ``rows`` [n] int64."""
@@ -59,19 +64,34 @@ class Slots:
     def advance(self) -> None:
         """Writes ``stride`` tokens in every row."""
         self.runs += 1
-        if not self.token.is_cuda or self.runs == 1:  # the first run compiles what the recording replays
-            self._write()
-            return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            # what autocast has cast goes when it ends: a recording must cast its own weights, and keep them to itself
-            torch.clear_autocast_cache()
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self._write()
-            torch.clear_autocast_cache()
-        self.graph.replay()
+        if not self.token.is_cuda:
+            self.state = self._write()
+        elif self.runs == 1:  # compiles what the recordings replay
+            self._carry_back(self._write())
+        else:
+            if self._following == len(self._recordings):
+                self._recordings.append(self._record())
+            graph, after = self._recordings[self._following]
+            graph.replay()
+            self.state, self._following = after, (self._following + 1) % RECORDINGS
 
-    def _write(self) -> None:
+    def _record(self) -> tuple[torch.cuda.CUDAGraph, Memory]:
+        """The recording that goes on from where the states lie now, and where it leaves them."""
+        graph = torch.cuda.CUDAGraph()
+        # they are replayed one after the other, in the order in which they were made
+        pool = self._recordings[0][0].pool() if self._recordings else None
+        # what autocast has cast goes when it ends: a recording must cast its own weights, and keep them to itself
+        torch.clear_autocast_cache()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            after = self._write()
+            if self._following == RECORDINGS - 1:
+                self._carry_back(after)
+                after = self._home
+        torch.clear_autocast_cache()
+        return graph, after
+
+    def _write(self) -> Memory:
+        """The states after ``stride`` tokens more."""
         token, ended, state = self.token, self.ended, self.state
         for step in range(self.out.shape[1]):
             logits, state = self.decoder.step(state, token)
@@ -80,10 +100,10 @@ class Slots:
             self.out[:, step] = token
         self.token.copy_(token)
         self.ended.copy_(ended)
-        if not token.is_cuda:  # nothing is replayed
-            self.state = state
-            return
-        for name, part in self.state.items():
+        return state
+
+    def _carry_back(self, state: Memory) -> None:
+        for name, part in self._home.items():
             if part is not state[name]:
                 part.copy_(state[name])
 

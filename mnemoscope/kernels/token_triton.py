@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mnemoscope.kernels.triton_lanes import LOG2E, load, sigmoid, softplus
 
-#: channels of a program of the convolution; numbers of the state of one of the scan
-CHANNELS, NUMBERS = 256, 1024
+#: channels of a program of the convolution; numbers of the state of one of the scan, and its warps
+CHANNELS, NUMBERS, WARPS = 256, 1024, 4
 
 
 @triton.jit
@@ -88,6 +88,6 @@ def scan_token(
     bd = max(1, NUMBERS // bn)
     strides = [0 if x is None else x.stride(0) for x in (u, dt, B, C, z)]
     scan_token_kernel[batch, triton.cdiv(d, bd)](
-        u, dt, A, B, C, D, z, bias, start, y, end, *strides, d, d // groups, N=n, BD=bd, BN=bn
+        u, dt, A, B, C, D, z, bias, start, y, end, *strides, d, d // groups, N=n, BD=bd, BN=bn, num_warps=WARPS
     )  # fmt: skip
     return y, end
