@@ -313,7 +313,7 @@ def scan_bwd_kernel(
 
 
 #: most numbers of the state in a lane, and tokens to a chunk; chunks between two states kept, and to one of the forward
-STATES, TOKENS, PARTS, MERGE = 16, 3, 2, 2
+STATES, TOKENS, PARTS, MERGE = 16, 4, 2, 2
 #: whether the backward pass keeps the exponentials of a chunk
 KEEP = False
 #: programs that fill the largest device (132 times 12) almost four times over; most tokens of windows that share one

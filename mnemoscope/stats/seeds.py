@@ -45,7 +45,7 @@ class Spread(NamedTuple):
         if self.seeds == 0:
             return t * math.sqrt(self.documents)
         of_seeds = float(stats.t.ppf((1 + confidence) / 2, self.n_seeds - 1))
-        return math.sqrt(t**2 * self.documents + of_seeds**2 * self.seeds)
+        return math.hypot(t * math.sqrt(self.documents), of_seeds * math.sqrt(self.seeds))
 
     def p(self, value: float) -> float:
         """Of ``value`` being 0 in truth, two-sided: 1 - the confidence at which the interval just reaches 0.
@@ -60,7 +60,8 @@ class Spread(NamedTuple):
         def beyond(log_p: float) -> float:
             p = math.exp(log_p)
             t, s = stats.t.isf(p / 2, self.freedom), stats.t.isf(p / 2, self.n_seeds - 1)
-            return float(math.sqrt(t**2 * self.documents + s**2 * self.seeds) - abs(value))
+            # a square of these would overflow where there are few degrees of freedom
+            return math.hypot(t * math.sqrt(self.documents), s * math.sqrt(self.seeds)) - abs(value)
 
         least = -300.0  # of its logarithm
         return 1.0 if value == 0 else math.exp(brentq(beyond, least, 0.0) if beyond(least) > 0 else least)

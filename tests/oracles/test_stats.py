@@ -207,6 +207,11 @@ def test_p_is_where_the_interval_just_reaches_nothing() -> None:
     for value in (0.1, 1.0, 4.0, -4.0, 50.0):
         assert both.half(1 - both.p(value)) == pytest.approx(abs(value), rel=1e-6)
     assert both.p(0.0) == 1
+    # a Student's t of less than a degree of freedom goes as far as can be squared at all
+    with np.errstate(over="raise"):
+        few = Spread(50.0, 0.8, 20.0, 3)
+        for value in (1.0, 10.0, 300.0):
+            assert few.half(1 - few.p(value)) == pytest.approx(value, rel=1e-6)
     assert np.isnan(Spread(0.0, 9.0, 0.0, 3).p(1.0))
     assert np.isnan(Spread(np.nan, 9.0, 0.1, 3).p(1.0))
 
