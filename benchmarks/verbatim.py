@@ -1,4 +1,4 @@
-"""How much of what a Mamba's decoders write back the convolution hands over verbatim:
+"""How much of what decoders of a Mamba or Mamba-2 write back the convolution hands over verbatim:
 `python -m benchmarks.verbatim bridged runs/family-nano --page docs/results/kept.md`.
 
 The first layer's convolution keeps its last K - 1 inputs, and each is one token's, so the last K - 1 tokens of a window
@@ -25,12 +25,13 @@ import torch
 from benchmarks.decoders import FloatArray, put, ratios
 from mnemoscope.codec.decoder import encode
 from mnemoscope.errors import RunError
+from mnemoscope.memory.adapter import Adapter
 from mnemoscope.memory.load import load
 from mnemoscope.report.export import label
 from mnemoscope.rundir import RunDir
 from mnemoscope.types import IntArray
-from mnemoscope.undo.layer import FirstLayer
 
+CONV = "layers.0.conv"
 #: windows that are read at once, and of a length at most
 TOGETHER, READ = 64, 256
 
@@ -41,10 +42,16 @@ def shares(last: int, nats: FloatArray, guessed: FloatArray) -> FloatArray:
     return np.stack([guessed[:, -last:].sum(1), (guessed - nats).sum(1), guessed.sum(1)], 1)
 
 
-def told(layer: FirstLayer, conv: torch.Tensor, ids: torch.Tensor) -> int:
-    """How many of the last K - 1 tokens of windows [n, L] are those whose inputs the convolution's memory [n, D, K - 1]
-    of the first layer is nearest to."""
-    inputs, last = layer.inputs.float(), layer.width - 1
+def inputs_of_tokens(adapter: Adapter) -> torch.Tensor:
+    """What the first layer's convolution keeps of each token of the vocabulary [V, D]: read alone, it is the last."""
+    tokens = torch.arange(adapter.model.config.vocab_size)[:, None]
+    return torch.cat([encode(adapter, some)[CONV][..., -1].float() for some in tokens.split(TOGETHER)])
+
+
+def told(inputs: torch.Tensor, conv: torch.Tensor, ids: torch.Tensor) -> int:
+    """How many of the last K - 1 tokens of windows [n, L] are those whose inputs [V, D] the convolution's memory
+    [n, D, K - 1] of the first layer is nearest to."""
+    last = conv.shape[2]
     found = torch.cdist(conv.float().transpose(1, 2).flatten(0, 1), inputs).argmin(1).view(-1, last)
     return int((found == ids[:, -last:]).sum())
 
@@ -55,9 +62,7 @@ def table(run: RunDir, decoder: str) -> Iterator[str]:
     if model is None or guessing is None or windows is None:
         raise RunError("a run of one model and a decoder that guesses is needed", remedy="See studies/family-nano.toml")
     adapter = load(model.name).adapter.requires_grad_(False)
-    frequency = torch.ones(adapter.model.config.vocab_size)
-    layer = FirstLayer(adapter, torch.arange(1), frequency, torch.float32)
-    last = layer.width - 1
+    inputs, last = inputs_of_tokens(adapter), adapter.model.config.conv_kernel - 1
     yield f"**{label(model.name, int(run.manifest['parameters']))}**, decoder `{decoder}`, seed 0\n"
     yield f"| tokens | last {last} told by it | verbatim | retention | verbatim, of retention | documents |"
     yield "| ---: | ---: | ---: | ---: | ---: | ---: |"
@@ -72,7 +77,7 @@ def table(run: RunDir, decoder: str) -> Iterator[str]:
         read = 0
         for first in range(0, min(READ, len(ids)), TOGETHER):
             some = torch.from_numpy(ids[first : first + TOGETHER])
-            read += told(layer, encode(adapter, some)["layers.0.conv"], some)
+            read += told(inputs, encode(adapter, some)[CONV], some)
         sums = pl.DataFrame(shares(last, nats, guessed), schema=["last", "spared", "all"])
         by_document = sums.with_columns(written["doc_id"]).group_by("doc_id").sum().sort("doc_id")
         last_spared_all = by_document.select("last", "spared", "all").to_numpy()

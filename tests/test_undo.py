@@ -178,13 +178,16 @@ def test_what_the_convolution_hands_over_verbatim() -> None:
     """Of one window: 2 + 3 nats of the last two tokens, 10 - 4 that the memory spares, 1 + 4 + 2 + 3 of all."""
     guessed, nats = np.array([[1.0, 4.0, 2.0, 3.0]]), np.array([[1.0, 3.0, 0.0, 0.0]])
     assert verbatim.shares(2, nats, guessed).tolist() == [[5.0, 6.0, 10.0]]
-    model, ids = adapter(), tiny.ids(4, 9)
-    layer = FirstLayer(model, torch.arange(1), torch.ones(VOCABULARY), torch.float32)
-    conv = encode(model, ids)["layers.0.conv"]
-    assert verbatim.told(layer, conv, ids) == 4 * (layer.width - 1)
+
+
+@pytest.mark.parametrize("model_type", ["mamba", "mamba2"])
+def test_the_last_tokens_are_told_from_the_convolution(model_type: str) -> None:
+    model, ids = tiny.adapter(model_type), tiny.ids(4, 9)
+    inputs, conv = verbatim.inputs_of_tokens(model), encode(model, ids)["layers.0.conv"]
+    assert verbatim.told(inputs, conv, ids) == 4 * conv.shape[2]
     # of the first window the token before last is another now
-    ids[0, -2] = (ids[0, -2] + 1) % VOCABULARY
-    assert verbatim.told(layer, conv, ids) == 4 * (layer.width - 1) - 1
+    ids[0, -2] = (ids[0, -2] + 1) % len(inputs)
+    assert verbatim.told(inputs, conv, ids) == 4 * conv.shape[2] - 1
 
 
 def test_another_state_is_not_read(distribution: Distribution) -> None:

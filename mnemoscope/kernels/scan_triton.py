@@ -250,7 +250,7 @@ def scan_bwd_chunk(
 @triton.jit(do_not_specialize=["batch", "L", "windows"])
 def scan_bwd_kernel(
     p_u, p_dt, p_A, p_BC, p_D, p_z, p_bias, p_start, p_saved, p_dy, p_dend, p_sums,
-    p_du, p_ddt, p_dA, p_dBC, p_dD, p_dz, p_dbias, p_dstart, batch, L, windows,
+    p_du, p_ddt, p_dBC, p_dz, p_dshared, p_dstart, batch, L, windows,
     s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, s_dy: tl.constexpr, D: tl.constexpr,
     PER: tl.constexpr, N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
     KEEP: tl.constexpr,
@@ -266,6 +266,7 @@ def scan_bwd_kernel(
     o_turn = turn(o_l, K)
     i_of, o_n, m_first = summed(o_l, K)
     first = tl.program_id(1).to(tl.int64) * windows
+    q_dshared = p_dshared + tl.program_id(1) * (N + (1 if p_bias is None else 2)) * D
     kept = (tl.cdiv(L, T) - 1) // PARTS
     s_saved = tl.num_programs(0).to(tl.int64) * slices * K * LANES
     for i_s in range(slices):
@@ -306,10 +307,10 @@ def scan_bwd_kernel(
                 )  # fmt: skip
             if p_dstart is not None:
                 store_row(row_at(p_dstart + i_b * D * N, o_d * N, i_n, K, o_turn), dh, m_h)
-        store_row(row_at(p_dA + tl.program_id(1) * D * N, o_d * N, i_n, K, o_turn), dA, m_h)
-    tl.store(p_dD + tl.program_id(1) * D + o_d, b_dD, mask=m_d)
+        store_row(row_at(q_dshared, o_d * N, i_n, K, o_turn), dA, m_h)
+    tl.store(q_dshared + N * D + o_d, b_dD, mask=m_d)
     if p_bias is not None:
-        tl.store(p_dbias + tl.program_id(1) * D + o_d, b_dbias, mask=m_d)
+        tl.store(q_dshared + (N + 1) * D + o_d, b_dbias, mask=m_d)
 
 
 #: most numbers of the state in a lane, and tokens to a chunk; chunks between two states kept, and to one of the forward
@@ -323,10 +324,9 @@ FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": T
 BACKWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
 
 
-def _shape(u: Tensor, B: Tensor, merge: int, wide: int) -> tuple[tuple[int, int], dict[str, int]]:
+def _shape(u: Tensor, groups: int, n: int, merge: int, wide: int) -> tuple[tuple[int, int], dict[str, int]]:
     """The grid for ``wide`` channels a program, and the sizes of both kernels; T is ``merge`` times a chunk."""
     batch, length, channels = u.shape
-    groups, n = B.shape[2], B.shape[3]
     blocks = groups * -(-channels // groups // wide)
     # short windows share a program, which loads A once for all and leaves one partial sum, while programs are plenty
     windows = max(1, min(TOGETHER // length, batch * blocks // PROGRAMS))
@@ -358,97 +358,110 @@ def _rows(x: Any) -> tuple[Any, int]:
     return x.contiguous(), math.prod(size[2:])
 
 
-def _together(B: Tensor, C: Tensor) -> Tensor:
-    """[B, L, G, 2, N], float32.  Every lane reads all of both: converting them beforehand spares each of them that, and
-    from one to the other is a distance that the compiler knows."""
-    both = B.new_empty((*B.shape[:3], 2, B.shape[3]), dtype=torch.float32)
-    both[:, :, :, 0], both[:, :, :, 1] = B, C
-    return both
+def _lay_together(B: Tensor, C: Tensor, both: Tensor) -> None:
+    """Into ``both`` [B, L, G, 2, N] float32.  Every lane reads all of both: converting them beforehand spares each of
+    them that, and from one to the other is a distance that the compiler knows."""
+    groups, n = B.shape[2:]
+    neighbours = C.data_ptr() - B.data_ptr() == n * B.itemsize and groups == B.stride(3) == 1
+    if neighbours and B.stride() == C.stride() and B.untyped_storage().data_ptr() == C.untyped_storage().data_ptr():
+        # slices of one projection, one copy
+        both.copy_(B.as_strided(both.shape, (*B.stride()[:3], n, 1)))
+    else:
+        both[:, :, :, 0], both[:, :, :, 1] = B, C
 
 
-def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the state after the last token, and the states kept for the backward pass (none unless ``save``)."""
-    (blocks, _), shape = _shape(u, B, 1, 32)
-    kept = (triton.cdiv(shape["L"], shape["T"]) - 1) // PARTS if save else 0
-    saved = (shape["batch"], kept, blocks, triton.cdiv(shape["N"], shape["K"]), 32, shape["K"])
-    end = (shape["batch"], shape["D"], shape["N"])
-    return u.new_empty(u.shape), u.new_empty(end, dtype=torch.float32), u.new_empty(saved, dtype=torch.float32)
+def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, the state after the last token, B and C as the kernels read them, and the states kept for the backward pass,
+    none unless ``save``."""
+    batch, length, groups, n = B.shape
+    (blocks, _), shape = _shape(u, groups, n, 1, 32)
+    kept = (triton.cdiv(length, shape["T"]) - 1) // PARTS if save else 0
+    saved = (batch, kept, blocks, triton.cdiv(n, shape["K"]), 32, shape["K"])
+    y, end = u.new_empty(u.shape), u.new_empty((batch, u.shape[2], n), dtype=torch.float32)
+    return y, end, end.new_empty((batch, length, groups, 2, n)), end.new_empty(saved)
 
 
 def _forward(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, bias: Tensor | None,
     start: Tensor | None, save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     A, D = A.contiguous(), D.contiguous()
     bias, start = (None if x is None else x.contiguous() for x in (bias, start))
     if u.shape[1] == 1 and not save:
         (u, _), (dt, _), (B, _), (C, _), (z, _) = map(_rows, (u, dt, B, C, z))
-        return *scan_token(u, dt, A, B, C, D, z, bias, start), A.new_empty(0)
-    y, end, saved = _outputs(u, B, save)
-    blocks, n = -(-u.shape[2] // B.shape[2] // 32), B.shape[3]
-    wide = 64 if blocks % 2 == 0 and n <= STATES else 32
-    grid, shape = _shape(u, B, MERGE, wide)
+        return *scan_token(u, dt, A, B, C, D, z, bias, start), A.new_empty(0), A.new_empty(0)
+    y, end, both, saved = _outputs(u, B, save)
+    _lay_together(B, C, both)
+    groups, n = B.shape[2:]
+    wide = 64 if -(-u.shape[2] // groups // 32) % 2 == 0 and n <= STATES else 32
+    grid, shape = _shape(u, groups, n, MERGE, wide)
     (u, s_u), (dt, s_dt), (z, s_z) = map(_rows, (u, dt, z))
     sums = end.new_empty(u.shape) if shape["N"] > shape["K"] else None
     scan_fwd_kernel[grid](
-        u, dt, A, _together(B, C), D, z, bias, start, y, end, saved if saved.numel() else None, sums,
+        u, dt, A, both, D, z, bias, start, y, end, saved if saved.numel() else None, sums,
         s_u=s_u, s_dt=s_dt, s_z=s_z, WIDE=wide, **shape, **FORWARD,
     )  # fmt: skip
-    return y, end, saved
+    return y, end, both, saved
 
 
 def _backward(
-    dy: Tensor, dend: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    z: Tensor | None, bias: Tensor | None, start: Tensor | None, saved: Tensor, start_too: bool,
+    dy: Tensor, dend: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, D: Tensor, z: Tensor | None,
+    bias: Tensor | None, start: Tensor | None, both: Tensor, saved: Tensor, dtype: torch.dtype, start_too: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of the nine inputs of the scan; empty for those that are None, and for start unless asked for."""
-    (blocks, parts), shape = _shape(u, B, 1, 32)
-    batch, length, groups, n = B.shape
-    channels, dtype, new = u.shape[2], B.dtype, saved.new_empty
+    """Gradients of u, dt, B and C side by side in ``dtype``, z, of what windows share (A, then D, then dt_bias if there
+    is one; float32) and of start; empty for those that are None, and for start unless asked for."""
+    batch, length, groups, _, n = both.shape
+    (blocks, parts), shape = _shape(u, groups, n, 1, 32)
+    channels, new = u.shape[2], saved.new_empty
     du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
-    dA, dD, dbias = new((parts, channels, n)), new((parts, channels)), new((parts, 0 if bias is None else channels))
+    dshared = new((parts, (n + (1 if bias is None else 2)) * channels))
     dBC, dstart = new((blocks, batch, length, 2, n)), new((batch, channels, n) if start_too else (0,))
     sums = new((batch, length, 3, channels)) if n > shape["K"] else None
     (u, s_u), (dt, s_dt), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, z, dy))
     scan_bwd_kernel[blocks, parts](
-        u, dt, A.contiguous(), _together(B, C), D.contiguous(), z, None if bias is None else bias.contiguous(),
+        u, dt, A.contiguous(), both, D.contiguous(), z, None if bias is None else bias.contiguous(),
         None if start is None else start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
-        du, ddt, dA, dBC, dD, dz, dbias, dstart if start_too else None,
+        du, ddt, dBC, dz, dshared, dstart if start_too else None,
         s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, KEEP=KEEP, **shape, **BACKWARD,
     )  # fmt: skip
-    dB, dC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(3, 1, 2, 0, 4)
-    dA, dD, dbias = (
-        dA.sum(0).to(A.dtype),
-        dD.sum(0).to(D.dtype),
-        dbias.sum(0).to(D.dtype if bias is None else bias.dtype),
-    )
-    # copied in any case: outputs of an operator must not share memory
-    return du, ddt, dA, dB.to(dtype, copy=True), dC.to(dtype, copy=True), dD, dz, dbias, dstart
+    dBC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(1, 2, 0, 3, 4)
+    return du, ddt, dBC.to(dtype, memory_format=torch.contiguous_format), dz, dshared.sum(0), dstart
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            y, end, saved = torch.ops.mnemoscope.scan.default(*inputs)
+            y, end, both, saved = torch.ops.mnemoscope.scan.default(*inputs)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(saved)
-        ctx.save_for_backward(*inputs[:-1], saved)
-        return y, end, saved
+        ctx.mark_non_differentiable(both, saved)
+        u, dt, A, B, _, *others, _ = inputs
+        ctx.save_for_backward(u, dt, A, *others, both, saved)
+        ctx.dtype = B.dtype
+        return y, end, both, saved
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, dend: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        u, *others = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor | None, dend: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        u, _, A, D, _, bias, *_ = inputs = ctx.saved_tensors
         dy = torch.zeros_like(u) if dy is None else dy
-        grads = torch.ops.mnemoscope.scan_backward.default(dy, dend, u, *others, ctx.needs_input_grad[8])
+        found = torch.ops.mnemoscope.scan_backward.default(dy, dend, *inputs, ctx.dtype, ctx.needs_input_grad[8])
+        du, ddt, dBC, dz, dshared, dstart = found
+        dB, dC = dBC.unbind(3)
+        # as wide as the gradients of D, and of dt_bias if there is one
+        dA, dD, *dbias = dshared.split([A.numel()] + [D.numel()] * (1 if bias is None else 2))
+        grads = du, ddt, dA.view_as(A).to(A.dtype), dB, dC, dD.to(D.dtype), dz, *(g.to(bias.dtype) for g in dbias)
+        grads = *grads, *([None] if bias is None else []), dstart
         return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
 _INPUTS = "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor? dt_bias, Tensor? start"
 _LIBRARY = torch.library.Library("mnemoscope", "FRAGMENT")
-_LIBRARY.define(f"scan({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor)")
-_GRADIENTS = ", ".join(["Tensor"] * 9)
-_LIBRARY.define(f"scan_backward(Tensor dy, Tensor? dend, {_INPUTS}, Tensor saved, bool start_too) -> ({_GRADIENTS})")
+_LIBRARY.define(f"scan({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)")
+_LIBRARY.define(
+    "scan_backward(Tensor dy, Tensor? dend, Tensor u, Tensor dt, Tensor A, Tensor D, Tensor? z, Tensor? dt_bias,"
+    " Tensor? start, Tensor both, Tensor saved, ScalarType dtype, bool start_too)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
 _LIBRARY.impl("scan", _forward, "CompositeExplicitAutograd")
 _LIBRARY.impl("scan_backward", _backward, "CompositeExplicitAutograd")
 # behind the key itself: torch.library.register_autograd, or a custom_op, costs each call some 40 us
@@ -456,16 +469,22 @@ _LIBRARY.impl("scan", lambda *inputs: _Scan.apply(*inputs), "Autograd")
 
 
 @torch.library.register_fake("mnemoscope::scan", lib=_LIBRARY)
-def _fake_forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_forward(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if u.shape[1] == 1 and not others[-1]:
-        return u.new_empty(u.shape), A.new_empty((len(u), *A.shape), dtype=torch.float32), A.new_empty(0)
+        end = A.new_empty((len(u), *A.shape), dtype=torch.float32)
+        return u.new_empty(u.shape), end, A.new_empty(0), A.new_empty(0)
     return _outputs(u, B, others[-1])
 
 
 @torch.library.register_fake("mnemoscope::scan_backward", lib=_LIBRARY)
-def _fake_backward(dy: Tensor, dend: Tensor | None, *inputs: Any) -> tuple[Tensor, ...]:
-    given = (*inputs[:8], inputs[8] if inputs[10] else None)
-    return tuple(dy.new_empty(0) if x is None else x.new_empty(x.shape) for x in given)
+def _fake_backward(
+    dy: Tensor, dend: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, D: Tensor, z: Tensor | None,
+    bias: Tensor | None, start: Tensor | None, both: Tensor, saved: Tensor, dtype: torch.dtype, start_too: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
+    dshared = saved.new_empty(A.numel() + D.numel() * (1 if bias is None else 2))
+    dstart = saved.new_empty((len(u), *A.shape) if start_too else (0,))
+    return du, ddt, both.new_empty(both.shape, dtype=dtype), dz, dshared, dstart
 
 
 def selective_scan(
@@ -494,5 +513,5 @@ def selective_scan(
         raise ValueError(f"nothing to scan: u [windows, tokens, channels] is {list(u.shape)}")
     inputs = (u, dt, A, B, C, D, z, dt_bias, start)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    y, end, _ = torch.ops.mnemoscope.scan.default(*inputs, save)
+    y, end, *_ = torch.ops.mnemoscope.scan.default(*inputs, save)
     return y, end

@@ -133,7 +133,7 @@ def test_windows_that_share_a_program(monkeypatch):
     monkeypatch.setattr(scan_triton, "PROGRAMS", 1)
     monkeypatch.setattr(scan_triton, "TOGETHER", 24)
     values = inputs(5, 8, 2, 1, 4)  # three windows to a program: of three and of two
-    assert scan_triton._shape(values["u"], values["B"], 1, 32)[0] == (1, 2)
+    assert scan_triton._shape(values["u"], 1, 4, 1, 32)[0] == (1, 2)
     compare(values)
 
 
@@ -153,10 +153,15 @@ def test_operators():
     without = [None if k in ("z", "dt_bias") else v for k, v in values.items()]
     torch.library.opcheck(scan.scan.default, (*without, False))
     plain = [v.detach() for v in values.values()]
-    y, end, saved = scan.scan.default(*plain, True)
-    torch.library.opcheck(scan.scan_backward.default, (y, end, *plain, saved, True))
+    y, end, both, saved = scan.scan.default(*plain, True)
+    u, dt, A, _, _, D, *optional = plain
+    torch.library.opcheck(
+        scan.scan_backward.default, (y, end, u, dt, A, D, *optional, both, saved, torch.float32, True)
+    )
     torch.library.opcheck(scan.scan.default, (*plain[:-1], None, True))
-    torch.library.opcheck(scan.scan_backward.default, (y, None, *plain[:-1], None, saved, False))
+    torch.library.opcheck(
+        scan.scan_backward.default, (y, None, u, dt, A, D, None, None, None, both, saved, torch.bfloat16, False)
+    )
     torch.library.opcheck(
         scan.scan.default, (*(v[:, :1] if v.ndim > 2 and v.shape[1] == 2 else v for v in plain), False)
     )
