@@ -166,7 +166,7 @@ def in_batches(shop: Workshop, work: Callable[[slice], _R], count: int, size: in
             found = work(some)
         except torch.OutOfMemoryError as error:
             rows = some.stop - done
-            if rows == 1 and not shop.reads_on:
+            if rows == 1 and not shop.keeps:
                 raise too_long(length) from error
         else:
             yield found
@@ -226,7 +226,7 @@ def _written(
     try:
         return search.write(writer, memory, length, judging)
     except torch.OutOfMemoryError as error:
-        if memory.batch == 1 and not shop.reads_on:
+        if memory.batch == 1 and not shop.keeps:
             raise too_long(length) from error
     # after the handler, whose traceback holds on to the tensors
     again = functools.partial(_written, shop, search, writer, length=length, judging=judging)
@@ -240,11 +240,11 @@ def _written(
 
 
 def _kept_less(shop: Workshop) -> bool:
-    """Lets go of the memories that nested windows are read on from, if there may be any, before batches are halved."""
-    if not shop.reads_on:
+    """Lets go of the memories that were kept, if there may be any, before batches are halved."""
+    if not shop.keeps:
         return False
     shop.forget(for_good=True)
-    log.warning("out of memory: nested windows are now read from their beginning, each for itself")
+    log.warning("out of memory: windows are now read from their beginning, each for itself")
     return True
 
 
