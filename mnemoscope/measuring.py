@@ -7,7 +7,9 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import islice
+from threading import Lock
 from typing import Any, TypeVar
 
 import numba
@@ -47,8 +49,10 @@ def batch_windows(shop: Workshop, length: int) -> int:
 
 
 def together_written(writer: Writer, windows: Sequence[Window]) -> int:
-    """Windows of one length that are written together, at least: as many as the writer has room for."""
-    return writer.size(len(windows), windows[0].length)
+    """Windows of one length that are written together, at least: as many as the writer has room for, but on a CPU no
+    more than leave some for every thread."""
+    sharing = torch.get_num_threads() if writer.decoder.device.type == "cpu" else 1
+    return writer.size(-(-len(windows) // sharing), windows[0].length)
 
 
 def judge(shop: Workshop, condition: Condition, windows: Sequence[Window]) -> Judge:
@@ -82,6 +86,7 @@ def measure(
     held = texts.held(condition.written_as, length)
     judging = judge(shop, condition, windows)
     size = batch_windows(shop, length)
+    alone = Lock()
 
     def span(writer: Writer, first: int) -> list[pa.Table]:
         """The windows from ``first`` on that are written together."""
@@ -95,6 +100,7 @@ def measure(
             search,
             judging,
             size,
+            alone,
         )
         return [columns(shop, key, *batch) for batch in found]
 
@@ -121,6 +127,7 @@ def _span(
     search: Search,
     judging: Judge,
     size: int,
+    alone: Lock,
 ) -> list[_Batch]:
     """Predicts windows ``size`` at a time, then writes those of their texts that are not ``held``."""
     decoder, device, length = writer.decoder, shop.accelerator.device, windows[0].length
@@ -149,7 +156,11 @@ def _span(
 
     batches = list(in_batches(shop, predict, len(windows), size, length))
     if lacking:
-        held.update(zip(lacking, _written(shop, search, writer, together(memories), length, judging), strict=True))
+        # without a memory there is one text, which one of several threads writes, and the others wait for
+        with nullcontext() if condition.reads else alone:
+            if not held.keys() >= set(lacking):
+                written = _written(shop, search, writer, together(memories), length, judging)
+                held.update(zip(lacking, written, strict=True))
     return [(batch, ids, nats, told, [held[name] for name in names]) for batch, names, ids, nats, told in batches]
 
 
@@ -166,7 +177,7 @@ def in_batches(shop: Workshop, work: Callable[[slice], _R], count: int, size: in
             found = work(some)
         except torch.OutOfMemoryError as error:
             rows = some.stop - done
-            if rows == 1 and not shop.reads_on:
+            if rows == 1 and not shop.keeps:
                 raise too_long(length) from error
         else:
             yield found
@@ -226,7 +237,7 @@ def _written(
     try:
         return search.write(writer, memory, length, judging)
     except torch.OutOfMemoryError as error:
-        if memory.batch == 1 and not shop.reads_on:
+        if memory.batch == 1 and not shop.keeps:
             raise too_long(length) from error
     # after the handler, whose traceback holds on to the tensors
     again = functools.partial(_written, shop, search, writer, length=length, judging=judging)
@@ -240,11 +251,11 @@ def _written(
 
 
 def _kept_less(shop: Workshop) -> bool:
-    """Lets go of the memories that nested windows are read on from, if there may be any, before batches are halved."""
-    if not shop.reads_on:
+    """Lets go of the memories that were kept, if there may be any, before batches are halved."""
+    if not shop.keeps:
         return False
     shop.forget(for_good=True)
-    log.warning("out of memory: nested windows are now read from their beginning, each for itself")
+    log.warning("out of memory: windows are now read from their beginning, each for itself")
     return True
 
 

@@ -248,13 +248,14 @@ def reconstruct(shop: Workshop, only: Sequence[str] = ()) -> None:
         only: measure just the decoders whose names begin so, e.g. ``growing/seed-1``, in this order.
     """
     run, study = shop.run, shop.study
-    # a decoder is loaded once; conditions that share its texts follow each other, first the one that may predict them
+    # all that is given the windows of one length, for what was read of them is kept; conditions that share a decoder,
+    # and then its texts, follow each other, first the one that may predict them
     todo = {
         f"{d.name}/seed-{seed}/{condition}/L{length}": (d, seed, condition, length)
         for d in study.decoders
+        for length in decoders.lengths_of(d, study)
         for seed in d.seeds
         for trained in dict.fromkeys(plugins.load("condition", condition).trained_as for condition in d.conditions)
-        for length in decoders.lengths_of(d, study)
         for condition in sorted(d.conditions, key=lambda name: plugins.load("condition", name).written_as != name)
         if plugins.load("condition", condition).trained_as == trained
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,11 @@ class Workshop:
             )
         self.model_name, self.windows_config = self.study.model.name, self.study.windows
         self._cut: dict[int | None, WindowSet] = {}
-        #: whether nested windows are read on from shorter ones
-        self.reads_on = self.windows_config.nested
+        #: whether what was read of windows is kept, for whatever is given them next: they are read on from, or again
+        self.keeps = self.windows_config.nested or _asks_again(self.study)
         self._readings: dict[Adapter, Readings] = {}
+        # batches are measured side by side
+        self._lock = Lock()
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -117,20 +120,22 @@ class Workshop:
         """The memory of windows, the study's prefix read before them.
 
         Args:
-            passages: of windows of the study, where each begins; if the study's windows are nested, they are read on
-                from where others of the same passages end.
+            passages: of windows of the study, where each begins; those that were read already are not read again, and
+                if the study's windows are nested, they are read on from where others of the same passages end.
         """
-        if not (passages and self.reads_on):
+        if not (passages and self.keeps):
             return encode(reader, ids, bos=self.bos)
-        if reader not in self._readings:
-            most = sum(len(some) for some in self.windows.windows.values())
-            self._readings.setdefault(reader, Readings(reader, self.bos, most))
-        return self._readings[reader].after(passages, ids)
+        with self._lock:
+            if reader not in self._readings:
+                nested, each = self.windows_config.nested, [len(some) for some in self.windows.windows.values()]
+                self._readings[reader] = Readings(reader, self.bos, sum(each) if nested else max(each), nested)
+            readings = self._readings[reader]
+        return readings.after(passages, ids)
 
     def forget(self, *, for_good: bool = False) -> None:
-        """Has nested windows read from their beginning again; ``for_good`` always, so that no memories are kept."""
+        """Has windows read from their beginning again; ``for_good`` always, so that no memories are kept."""
         self._readings.clear()
-        self.reads_on = self.reads_on and not for_good
+        self.keeps = self.keeps and not for_good
 
     @torch.no_grad()
     def start(self, condition: Condition, ids: Tensor, *, passages: Sequence[str] = (), draw: int = 0) -> Memory:
@@ -157,3 +162,8 @@ class Workshop:
             return nats
 
         return loss
+
+
+def _asks_again(study: config.Study) -> bool:
+    """Whether some windows are to be read by a decoder or under a condition after another."""
+    return any(len(d.seeds) * sum(plugins.load("condition", c).reads for c in d.conditions) > 1 for d in study.decoders)

@@ -190,5 +190,5 @@ def test_kept_memories_are_let_go_before_batches_are_halved(
         nats = [np.array(table["token_nats"].to_pylist()) for table in (one, other)]
         np.testing.assert_allclose(nats[1], nats[0], rtol=1e-4)
     assert [r.message for r in caplog.records] == [
-        "out of memory: nested windows are now read from their beginning, each for itself"
+        "out of memory: windows are now read from their beginning, each for itself"
     ]

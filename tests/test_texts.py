@@ -106,3 +106,14 @@ def test_a_slow_search_is_given_few_windows_at_once(tmp_path: Path) -> None:
     at_once = list(measuring.measure(shop, writer, "memory", windows, key, Texts()))
     assert len(at_once) < len(slowly)
     assert ids == [row for table in at_once for row in table["reconstruction_ids"].to_pylist()]
+
+
+@pytest.mark.parametrize(("windows", "threads", "together"), [(16, 1, 16), (16, 2, 8), (10, 4, 4), (1000, 2, 128)])
+def test_every_thread_has_windows_to_write(
+    windows: int, threads: int, together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many at once as there is room for, 128, if that leaves some for the others."""
+    shop = Workshop(RunDir(tmp_path / "run", study(tmp_path)))
+    writer = Writer(shop.decoder(shop.study.decoders[0]).eval())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert measuring.together_written(writer, shop.windows.windows[16][:1] * windows) == together

@@ -71,9 +71,9 @@ def measuring(shop: Workshop, found: Forecast) -> Iterator[Line]:
         alike.setdefault(str(decoders.family_of(decoders.source(d, shop.study), Path())), []).append(d)
     for some in alike.values():
         yield from _of_family(shop, found, some)
-    if shop.windows_config.nested and alike:
+    if shop.keeps and alike:
         found.assumed.append(
-            "Nested windows are read from their beginning each time; they are read on from shorter ones, which is less."
+            "Windows are read from their beginning each time; what was read of them is kept, which is less."
         )
 
 

@@ -17,11 +17,13 @@ from numba import prange
 from torch import Tensor
 
 from mnemoscope.kernels.cross_entropy_ref import balanced
-from mnemoscope.kernels.elementary_numba import ONE, ZERO, exp, kernel, number, numbers, put, task
+from mnemoscope.kernels.elementary_numba import ONE, ZERO, differentiated, exp, kernel, number, numbers, put, task
 from mnemoscope.kernels.precision import of_linear
 
 #: logits held at once
 LOGITS = 2**23
+#: tokens whose logits are held at once where no gradient is asked for, at most: few enough to stay in a core's cache
+TOKENS = 256
 
 
 @task()
@@ -70,24 +72,27 @@ def _backward(logits: Any, targets: Any, lse: Any, dnats: Any) -> None:
         _gradient(logits[t], targets[t], lse[t], dnats[t])
 
 
-def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(1, balanced(tokens, LOGITS // vocabulary))
+def _chunks(tokens: int, most: int) -> list[slice]:
+    size = max(1, balanced(tokens, most))
     return [slice(a, min(a + size, tokens)) for a in range(0, tokens, size)]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, learns: bool
+    ) -> tuple[Tensor, Tensor]:
         h, w = hidden.detach().to(dtype), weight.detach().to(dtype)
         nats, lse = torch.empty(len(h), dtype=torch.float32), torch.empty(len(h), dtype=torch.float32)
         predicted = torch.empty(len(h), dtype=torch.int64)
-        chunks = _chunks(len(h), len(w))
+        most = LOGITS // len(w)
+        chunks = _chunks(len(h), most if learns else min(most, TOKENS))
         for c in chunks:
             logits = torch.mm(h[c], w.t())
             _forward(numbers(logits), *(x.numpy() for x in (targets[c], nats[c], lse[c], predicted[c])))
         ctx.save_for_backward(hidden, weight, targets, lse)
         ctx.dtype = dtype
-        ctx.logits = logits if len(chunks) == 1 and any(ctx.needs_input_grad) else None
+        ctx.logits = logits if len(chunks) == 1 and learns else None
         ctx.mark_non_differentiable(predicted)
         return nats, predicted
 
@@ -100,14 +105,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         up = dnats.to(torch.float32).contiguous()
         # what is kept is written over: a second gradient makes its own
         kept, ctx.logits = ctx.logits, None
-        for c in _chunks(len(h), len(w)):
+        for c in _chunks(len(h), LOGITS // len(w)):
             logits = torch.mm(h[c], w.t()) if kept is None else kept
             _backward(numbers(logits), *(x.numpy() for x in (targets[c], lse[c], up[c])))
             dh[c] = torch.mm(logits, w)
             part = torch.mm(logits.t(), h[c]).float()
             dw = part if dw is None else dw.add_(part)
         dw = torch.zeros_like(weight) if dw is None else dw.to(weight.dtype)
-        return dh.to(hidden.dtype), dw, None, None
+        return dh.to(hidden.dtype), dw, None, None, None
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,5 +127,6 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tup
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
         raise IndexError(f"a target is no token of a vocabulary of {len(weight)}")
     dtype = torch.bfloat16 if of_linear(weight) == torch.bfloat16 else torch.float32
-    nats, predicted = _LinearCrossEntropy.apply(hidden, weight, targets.contiguous(), dtype)
+    learns = differentiated(hidden, weight)
+    nats, predicted = _LinearCrossEntropy.apply(hidden, weight, targets.contiguous(), dtype, learns)
     return nats, predicted

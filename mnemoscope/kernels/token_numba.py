@@ -124,15 +124,24 @@ def scan_token(
 def _conv_task(b: int, x: Any, weight: Any, bias: Any, start: Any, y: Any, end: Any) -> None:
     channels, taps = weight.shape
     total = np.empty(channels, np.float32)
-    for d in range(channels):
-        value = number(x[0], place(x, b, 0) + d)
-        total[d] = weight[d, taps - 1] * value
-        for k in range(taps - 1):
-            total[d] += weight[d, k] * start[b, d, k]
-        for k in range(taps - 2):
-            end[b, d, k] = start[b, d, k + 1]
-        if taps > 1:
-            end[b, d, taps - 2] = value
+    if taps == 4:
+        # loops over taps that LLVM has counted would hinder vectors of channels
+        for d in range(channels):
+            value = number(x[0], place(x, b, 0) + d)
+            first, second, third = start[b, d, 0], start[b, d, 1], start[b, d, 2]
+            early = weight[d, 3] * value + weight[d, 0] * first
+            total[d] = early + weight[d, 1] * second + weight[d, 2] * third
+            end[b, d, 0], end[b, d, 1], end[b, d, 2] = second, third, value
+    else:
+        for d in range(channels):
+            value = number(x[0], place(x, b, 0) + d)
+            total[d] = weight[d, taps - 1] * value
+            for k in range(taps - 1):
+                total[d] += weight[d, k] * start[b, d, k]
+            for k in range(taps - 2):
+                end[b, d, k] = start[b, d, k + 1]
+            if taps > 1:
+                end[b, d, taps - 2] = value
     if len(bias):
         for d in range(channels):
             total[d] += bias[d]

@@ -255,6 +255,21 @@ def test_cross_entropy(tokens, width, vocabulary, logits, monkeypatch) -> None:
     assert torch.equal(predicted, cross_entropy_ref.linear_cross_entropy(*given, targets)[1])
 
 
+def test_without_gradients_logits_of_few_tokens_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay in a core's cache; what is learnt from has them all, which the gradient takes."""
+    monkeypatch.setattr(cross_entropy_numba, "TOKENS", 4)
+    made: list[int] = []
+    product = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b: made.append(len(a)) or product(a, b))
+    hidden, weight, targets = torch.randn(10, 8), torch.randn(21, 8, requires_grad=True), torch.randint(21, (10,))
+    nats, predicted = cross_entropy_numba.linear_cross_entropy(hidden, weight, targets)
+    assert made == [10]
+    with torch.no_grad():
+        some = cross_entropy_numba.linear_cross_entropy(hidden, weight, targets)
+    assert made[1:] == [4, 4, 2]
+    torch.testing.assert_close(some, (nats.detach(), predicted))
+
+
 @pytest.mark.parametrize("logits", [2**23, 100])
 def test_a_second_gradient_of_one_cross_entropy_is_the_first(logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the first is written over the logits, where they are kept."""
