@@ -370,6 +370,12 @@ def _lay_together(B: Tensor, C: Tensor, both: Tensor) -> None:
         both[:, :, :, 0], both[:, :, :, 1] = B, C
 
 
+def _between(dtype: torch.dtype) -> torch.dtype:
+    """In which dtype one kernel leaves for another what comes of inputs in ``dtype``.  Reading and writing it takes
+    time: bfloat16 stays so, and is rounded no more than the inputs were; float16 has no room for a state."""
+    return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+
+
 def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, the state after the last token, B and C as the kernels read them, and the states kept for the backward pass,
     none unless ``save``."""
@@ -378,7 +384,7 @@ def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor, 
     kept = (triton.cdiv(length, shape["T"]) - 1) // PARTS if save else 0
     saved = (batch, kept, blocks, triton.cdiv(n, shape["K"]), 32, shape["K"])
     y, end = u.new_empty(u.shape), u.new_empty((batch, u.shape[2], n), dtype=torch.float32)
-    return y, end, end.new_empty((batch, length, groups, 2, n)), end.new_empty(saved)
+    return y, end, end.new_empty((batch, length, groups, 2, n)), end.new_empty(saved, dtype=_between(u.dtype))
 
 
 def _forward(
@@ -412,10 +418,11 @@ def _backward(
     is one; float32) and of start; empty for those that are None, and for start unless asked for."""
     batch, length, groups, _, n = both.shape
     (blocks, parts), shape = _shape(u, groups, n, 1, 32)
-    channels, new = u.shape[2], saved.new_empty
+    channels, new = u.shape[2], both.new_empty
     du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
     dshared = new((parts, (n + (1 if bias is None else 2)) * channels))
-    dBC, dstart = new((blocks, batch, length, 2, n)), new((batch, channels, n) if start_too else (0,))
+    dBC = new((blocks, batch, length, 2, n), dtype=_between(dtype))
+    dstart = new((batch, channels, n) if start_too else (0,))
     sums = new((batch, length, 3, channels)) if n > shape["K"] else None
     (u, s_u), (dt, s_dt), (z, s_z), (dy, s_dy) = map(_rows, (u, dt, z, dy))
     scan_bwd_kernel[blocks, parts](
@@ -482,8 +489,8 @@ def _fake_backward(
     bias: Tensor | None, start: Tensor | None, both: Tensor, saved: Tensor, dtype: torch.dtype, start_too: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
-    dshared = saved.new_empty(A.numel() + D.numel() * (1 if bias is None else 2))
-    dstart = saved.new_empty((len(u), *A.shape) if start_too else (0,))
+    dshared = both.new_empty(A.numel() + D.numel() * (1 if bias is None else 2))
+    dstart = both.new_empty((len(u), *A.shape) if start_too else (0,))
     return du, ddt, both.new_empty(both.shape, dtype=dtype), dz, dshared, dstart
 
 

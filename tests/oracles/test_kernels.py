@@ -62,6 +62,37 @@ def test_scan_matches_float64(batch, length, channels, groups, n, gate, bias):
     close([x.cpu() for x in fast], slow, 1e-5)
 
 
+@pytest.mark.parametrize(("batch", "length", "channels", "groups", "n"), [(2, 21, 70, 1, 16), (3, 9, 36, 2, 18)])
+def test_scan_in_bfloat16_is_within_twice_the_rounding_of_its_inputs(batch, length, channels, groups, n):
+    """Of each output and gradient: its error beside the twin on the same inputs, by what rounding the inputs did to it.
+
+    Rounded is what is bfloat16 under autocast; rates, skip, bias and states stay float32.
+    """
+    from mnemoscope.kernels import scan_triton
+
+    torch.manual_seed(length)
+    u, dt, z, upstream = (torch.randn(batch, length, channels) for _ in range(4))
+    B, C = (torch.randn(batch, length, groups, n) for _ in range(2))
+    A, D, bias = -torch.rand(channels, n) * 3, torch.randn(channels), torch.randn(channels)
+    start, dend = torch.randn(batch, channels, n), torch.randn(batch, channels, n)
+
+    def inputs(narrow: torch.dtype, wide: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+        some = [x.to(narrow) for x in (u, dt, B, C, z, upstream)]
+        rest = [x.to(wide) for x in (A, D, bias, start, dend)]
+        return [some[0], some[1], rest[0], some[2], some[3], rest[1], some[4], *rest[2:4]], [some[5], rest[4]]
+
+    fast_inputs, fast_upstream = inputs(torch.bfloat16, torch.float32)
+    rounded = [[x.double() for x in some] for some in (fast_inputs, fast_upstream)]
+    slow = gradients(scan_ref.selective_scan, *rounded)
+    exact = gradients(scan_ref.selective_scan, *inputs(torch.float64, torch.float64))
+    fast = gradients(
+        scan_triton.selective_scan, *([x.to(DEVICE) for x in some] for some in (fast_inputs, fast_upstream))
+    )
+    assert [x.dtype for x in fast[2:]] == [x.dtype for x in fast_inputs]
+    for a, b, c in zip(fast, slow, exact, strict=True):
+        assert (a.cpu().double() - b).norm() <= 2 * (b - c).norm()
+
+
 def test_reference_scan_is_the_recurrence():
     """Two tokens, one channel, two states, by hand.
 
