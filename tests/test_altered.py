@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tiny
@@ -15,6 +17,7 @@ from mnemoscope import plugins
 from mnemoscope.codec.decoder import encode
 from mnemoscope.codec.families.native import Native
 from mnemoscope.codec.generate import Writer
+from mnemoscope.controls import random_encoder
 from mnemoscope.controls.noise import mix, normal, of_windows
 from mnemoscope.errors import ModelError
 from mnemoscope.memory.adapter import Adapter
@@ -210,6 +213,24 @@ def test_an_untrained_reader(name: str) -> None:
         assert torch.equal(first, repeated)
         assert not torch.equal(first, second)
         assert not torch.equal(first, own)
+
+
+def test_an_untrained_reader_is_made_once_however_many_threads_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's chance is one for all threads: two that drew weights at once would draw each other's."""
+    made: list[int] = []
+
+    def untrained(encoder: Adapter, seed: int) -> Adapter:
+        made.append(seed)
+        time.sleep(0.1)
+        return tiny.adapter("mamba")
+
+    condition = random_encoder.RandomEncoder()
+    monkeypatch.setattr(random_encoder, "untrained", untrained)
+    encoder = tiny.adapter("mamba")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: condition.reader(encoder, 1), range(4)))
+    assert made == [1]
+    assert all(reader is found[0] for reader in found)
 
 
 # ---- where a toy keeps what

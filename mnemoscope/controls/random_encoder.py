@@ -7,6 +7,7 @@ model's weights, trained on.
 from __future__ import annotations
 
 import copy
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,12 +20,15 @@ class RandomEncoder(Altered):
     def __init__(self) -> None:
         super().__init__("random_encoder")
         self._made: WeakKeyDictionary[Adapter, dict[int, Adapter]] = WeakKeyDictionary()
+        # batches are measured side by side, and PyTorch's seed is one for all threads
+        self._lock = Lock()
 
     def reader(self, encoder: Adapter, seed: int) -> Adapter:
-        made = self._made.setdefault(encoder, {})
-        if seed not in made:
-            made[seed] = untrained(encoder, seed)
-        return made[seed]
+        with self._lock:
+            made = self._made.setdefault(encoder, {})
+            if seed not in made:
+                made[seed] = untrained(encoder, seed)
+            return made[seed]
 
 
 def untrained(encoder: Adapter, seed: int) -> Adapter:

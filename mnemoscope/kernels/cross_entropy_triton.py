@@ -20,7 +20,7 @@ from mnemoscope.kernels.cross_entropy_ref import balanced
 from mnemoscope.kernels.precision import of_linear
 
 #: bytes of logits held at once
-BYTES = 2**29
+BYTES = 2**30
 #: logits of a block at most
 BLOCK = 4096
 
@@ -117,7 +117,7 @@ def _linear_cross_entropy_backward(
     tokens, vocabulary = len(hidden), len(weight)
     h, w, targets, dnats = hidden.to(dtype), weight.to(dtype), targets.contiguous(), dnats.contiguous()
     dh = torch.empty_like(h, memory_format=torch.contiguous_format)
-    dw = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+    dw: Tensor | None = None
     buffer = _buffer(h, w, dtype)
     bv, warps = _block(vocabulary)
     for a in range(0, tokens, max(1, len(buffer))):
@@ -127,8 +127,10 @@ def _linear_cross_entropy_backward(
             logits, targets[a:b], lse[a:b], dnats[a:b], vocabulary, BV=bv, num_warps=warps
         )
         torch.mm(logits, w, out=dh[a:b])
-        dw += torch.mm(logits.t(), h[a:b])
-    return dh.to(hidden.dtype), dw.to(weight.dtype)
+        part = torch.mm(logits.t(), h[a:b])
+        dw = part.float() if dw is None else dw.add_(part)
+    dw = torch.zeros_like(weight) if dw is None else dw.to(weight.dtype)
+    return dh.to(hidden.dtype), dw
 
 
 @_linear_cross_entropy_backward.register_fake

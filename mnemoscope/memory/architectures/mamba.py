@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnemoscope.kernels.conv import causal_conv
+from mnemoscope.kernels.linear import linear_beside
 from mnemoscope.kernels.scan import selective_scan
 from mnemoscope.memory.architectures._selective import SelectiveAdapter
 
@@ -33,7 +34,8 @@ class MambaAdapter(SelectiveAdapter):
         rank, n = mixer.time_step_rank, mixer.ssm_state_size
         u, z = mixer.in_proj(x).chunk(2, dim=-1)
         u, conv = causal_conv(u, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias, conv, backend=self.scan)
-        dt, B, C = mixer.x_proj(u).split([rank, n, n], dim=-1)
+        u, narrow = linear_beside(u, mixer.x_proj.weight)
+        dt, B, C = narrow.split([rank, n, n], dim=-1)
         dt, B, C = self.normalise(mixer, dt, B, C)
         # the bias of dt_proj is added inside the scan, in the scan's precision
         dt = F.linear(dt, mixer.dt_proj.weight)
