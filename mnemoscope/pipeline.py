@@ -248,17 +248,18 @@ def reconstruct(shop: Workshop, only: Sequence[str] = ()) -> None:
         only: measure just the decoders whose names begin so, e.g. ``growing/seed-1``, in this order.
     """
     run, study = shop.run, shop.study
-    # all that is given the windows of one length, for what was read of them is kept; conditions that share a decoder,
-    # and then its texts, follow each other, first the one that may predict them
+    # a decoder is loaded once; conditions that share its texts follow each other, first the one that may predict them
     todo = {
         f"{d.name}/seed-{seed}/{condition}/L{length}": (d, seed, condition, length)
         for d in study.decoders
-        for length in decoders.lengths_of(d, study)
         for seed in d.seeds
         for trained in dict.fromkeys(plugins.load("condition", condition).trained_as for condition in d.conditions)
+        for length in decoders.lengths_of(d, study)
         for condition in sorted(d.conditions, key=lambda name: plugins.load("condition", name).written_as != name)
         if plugins.load("condition", condition).trained_as == trained
     }
+    if shop.keeps:  # what was read of the windows of one length is for all that is given them
+        todo = dict(sorted(todo.items(), key=lambda item: (study.decoders.index(item[1][0]), item[1][3])))
     files = {name: run.path / "decoded" / f"{file_name(name.replace('/', '.'))}.parquet" for name in todo}
     mine = _named(only, {name: (*todo[name], files[name]) for name in todo}, run)
     unfinished = lambda: not all(f.exists() for f in files.values())  # noqa: E731

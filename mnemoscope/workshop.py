@@ -50,8 +50,7 @@ class Workshop:
             )
         self.model_name, self.windows_config = self.study.model.name, self.study.windows
         self._cut: dict[int | None, WindowSet] = {}
-        #: whether what was read of windows is kept, for whatever is given them next: they are read on from, or again
-        self.keeps = self.windows_config.nested or _asks_again(self.study)
+        self._may_keep = True
         self._readings: dict[Adapter, Readings] = {}
         # batches are measured side by side
         self._lock = Lock()
@@ -59,6 +58,18 @@ class Workshop:
     @cached_property
     def accelerator(self) -> Accelerator:
         return accelerator(self.study.compute)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what was read of windows is kept: nested ones are read on from there, and on a CPU, where reading
+        takes a fifth of the time, others are given again to whatever is given them next."""
+        return self._may_keep and (self.windows_config.nested or self._reads_again)
+
+    @cached_property
+    def _reads_again(self) -> bool:
+        """Whether on a CPU some windows are read by a decoder or under a condition after another."""
+        each = ((len(d.seeds), [plugins.load("condition", c).reads for c in d.conditions]) for d in self.study.decoders)
+        return self.accelerator.device.type == "cpu" and any(seeds * sum(reads) > 1 for seeds, reads in each)
 
     @property
     def device_name(self) -> str:
@@ -135,7 +146,7 @@ class Workshop:
     def forget(self, *, for_good: bool = False) -> None:
         """Has windows read from their beginning again; ``for_good`` always, so that no memories are kept."""
         self._readings.clear()
-        self.keeps = self.keeps and not for_good
+        self._may_keep = self._may_keep and not for_good
 
     @torch.no_grad()
     def start(self, condition: Condition, ids: Tensor, *, passages: Sequence[str] = (), draw: int = 0) -> Memory:
@@ -162,8 +173,3 @@ class Workshop:
             return nats
 
         return loss
-
-
-def _asks_again(study: config.Study) -> bool:
-    """Whether some windows are to be read by a decoder or under a condition after another."""
-    return any(len(d.seeds) * sum(plugins.load("condition", c).reads for c in d.conditions) > 1 for d in study.decoders)

@@ -37,7 +37,8 @@ def linear_beside(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         x as it is, and [..., O].
     """
-    if not torch.is_grad_enabled():
+    # torch.compile does not trace through the other, and has its own way of adding gradients up
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return x, F.linear(x, weight)
     # autocast would cast it within, where its gradient is not cast back
     return _Beside.apply(x, weight.to(x.dtype))  # type: ignore[no-any-return, no-untyped-call]
