@@ -258,7 +258,7 @@ def reconstruct(shop: Workshop, only: Sequence[str] = ()) -> None:
         for condition in sorted(d.conditions, key=lambda name: plugins.load("condition", name).written_as != name)
         if plugins.load("condition", condition).trained_as == trained
     }
-    if shop.keeps:  # what was read of the windows of one length is for all that is given them
+    if shop.keeps:  # it is loaded for each length instead: what was read of the windows is for all that is given them
         todo = dict(sorted(todo.items(), key=lambda item: (study.decoders.index(item[1][0]), item[1][3])))
     files = {name: run.path / "decoded" / f"{file_name(name.replace('/', '.'))}.parquet" for name in todo}
     mine = _named(only, {name: (*todo[name], files[name]) for name in todo}, run)

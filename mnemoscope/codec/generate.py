@@ -17,10 +17,10 @@ from mnemoscope.memory.memory import Memory
 #: on a GPU: tokens written between looks at which rows have ended, for each look waits for the device; rows written at
 #: once, at most; and the memory that they may take
 STRIDE, ROWS, BYTES = 8, 1024, 2 << 30
-#: recordings of a stride, each of which goes on where the one before leaves the states; the last carries them back
-RECORDINGS = 2
 #: the same on a CPU, where a look costs next to nothing, and states that its caches do not hold cost more than the rest
 CPU_STRIDE, CPU_ROWS, CPU_BYTES = 1, 256, 32 << 20
+#: of a stride on a GPU, each of which goes on where the one before leaves the states; the last carries them back
+RECORDINGS = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -454,10 +454,9 @@ class _Scan(torch.autograd.Function):
         found = torch.ops.mnemoscope.scan_backward.default(dy, dend, *inputs, ctx.dtype, ctx.needs_input_grad[8])
         du, ddt, dBC, dz, dshared, dstart = found
         dB, dC = dBC.unbind(3)
-        # as wide as the gradients of D, and of dt_bias if there is one
-        dA, dD, *dbias = dshared.split([A.numel()] + [D.numel()] * (1 if bias is None else 2))
-        grads = du, ddt, dA.view_as(A).to(A.dtype), dB, dC, dD.to(D.dtype), dz, *(g.to(bias.dtype) for g in dbias)
-        grads = *grads, *([None] if bias is None else []), dstart
+        dA, dD, dbias = dshared.split([A.numel(), D.numel(), 0 if bias is None else D.numel()])
+        dA, dD = dA.view_as(A).to(A.dtype), dD.to(D.dtype)
+        grads = du, ddt, dA, dB, dC, dD, dz, None if bias is None else dbias.to(bias.dtype), dstart
         return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
