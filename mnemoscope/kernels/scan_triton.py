@@ -1,13 +1,13 @@
 """The selective scan in Triton: sequential in time, the state in registers, recomputed for the backward pass.
 
-Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`.  A program is one warp; each of its lanes owns one
-channel, in the forward pass two if it can, with up to K = 16 numbers of its state as K / 4 blocks [32, 4], so that a
-sum over the state needs no other lane and nothing per channel is computed twice.  A longer state is walked in slices of
-K, whose sums over the state add up in memory.  The program walks through the tokens of some windows, T tokens at a
-time.
+Same arguments and results as :mod:`mnemoscope.kernels.scan_ref`.  A program is one warp, each of its lanes owns one
+channel, and two neighbours share the states of their two (:mod:`mnemoscope.kernels.triton_lanes`), so that nothing per
+channel is computed twice.  Of a state of more than K = 16 numbers, slices of K are walked one after the other, whose
+sums over the state add up in memory.  The program walks through the tokens of some windows, T tokens at a time.
 
-The forward pass keeps the state every PARTS T tokens; the backward pass computes the states of T tokens again from
-there and holds them while it walks back.  Sums over channels (gradients of B and C) and over windows (of A, D,
+The forward pass asks for the tokens of a chunk while it works on the one before, and keeps the state every KEPT tokens.
+The backward pass has chunks of its own, PARTS of them between two states kept; it computes the states of a chunk again
+and holds them while it walks back.  Sums over channels (gradients of B and C) and over windows (of A, D,
 dt_bias) are written as partial sums and added afterwards, so that results do not depend on the order in which programs
 finish.
 
@@ -31,14 +31,18 @@ from mnemoscope.kernels.triton_lanes import (
     LN2,
     LOG2E,
     advance,
+    both,
     dot,
+    join,
     load,
+    load_kept,
     load_row,
     row_at,
     row_within,
     scale,
     sigmoid,
     softplus,
+    store_kept,
     store_row,
     sum_lanes,
     summed,
@@ -47,44 +51,62 @@ from mnemoscope.kernels.triton_lanes import (
 
 
 @triton.jit
-def scan_fwd_chunk(
-    h, A, b_D, b_bias, q_u, q_dt, q_BC, q_z, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, m_n, i_s, i_n, i_c,
-    s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, D: tl.constexpr,
-    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
-):  # fmt: skip
-    """The first ``TOKENS`` of the T tokens of chunk ``i_c``; the state after them."""
-    o_all = o_l * 0  # every lane reads the same
-    o_turn = o_all  # and has it in the order that it lies in
-    first = i_c * T
-    if q_saved is not None:  # noqa: SIM102  decided when the kernel is compiled
-        if (i_c > 0) & (i_c % PARTS == 0):
-            q_kept = row_at(q_saved + (i_c // PARTS - 1) * s_saved, o_l * K, 0, K, o_turn)
-            store_row(q_kept, h, row_within(o_l >= 0, 0, K, K, o_turn))
-    # from here on to each token is a distance that the compiler knows
-    q_u, q_dt, q_y = q_u + first * s_u + o_d, q_dt + first * s_dt + o_d, q_y + first * D + o_d
+def ask(q_u, q_dt, q_z, first, o_d, m_d, L, s_u: tl.constexpr, s_dt: tl.constexpr, s_z: tl.constexpr, T: tl.constexpr):
+    """u, dt and z of T tokens, those before L, in their own dtype: whatever is computed of them waits for them."""
+    q_u, q_dt = q_u + first * s_u + o_d, q_dt + first * s_dt + o_d
     if q_z is not None:
         q_z += first * s_z + o_d
+    u: tl.tuple = ()
+    dt: tl.tuple = ()
+    z: tl.tuple = ()
+    for i in tl.static_range(T):
+        m = m_d & (o_d * 0 + first + i < L)
+        u += (tl.load(q_u + i * s_u, mask=m, other=0.0),)
+        dt += (tl.load(q_dt + i * s_dt, mask=m, other=0.0),)
+        if q_z is not None:
+            z += (tl.load(q_z + i * s_z, mask=m, other=0.0),)
+    return u, dt, z
+
+
+@triton.jit
+def scan_fwd_chunk(
+    h, A, b_D, b_bias, u, dt, z, q_BC, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, o_turn, m_n, i_s, i_n, i_c, L,
+    s_BC: tl.constexpr, D: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    """The first ``TOKENS`` of the T tokens of chunk ``i_c``, of which u, dt and z are; the state after them."""
+    o_all = o_l * 0  # every lane reads the same
+    first = i_c * T
+    # from here on to each token is a distance that the compiler knows
+    q_y += first * D + o_d
     if q_sums is not None:
         q_sums += first * D + o_d
-    q_BC = row_at(q_BC + first * s_BC, o_all, i_n, K, o_turn)
+    q_BC = row_at(q_BC + first * s_BC, o_all, None, i_n, K, o_turn)
     y: tl.tuple = ()
+    kept: tl.tuple = ()
     for i in tl.static_range(TOKENS):
-        b_u, b_dt = load(q_u, i * s_u, m_d), load(q_dt, i * s_dt, m_d)
+        b_u, b_dt = u[i].to(tl.float32), dt[i].to(tl.float32)
         if b_bias is not None:
             b_dt, _ = softplus(b_dt + b_bias)
-        h = advance(h, A, b_dt, b_dt * b_u, load_row(q_BC, m_n, i * s_BC))
-        b_y = dot(h, load_row(q_BC, m_n, i * s_BC + N))
+        h = advance(h, A, both(b_dt, o_l), both(b_dt * b_u, o_l), load_row(q_BC, m_n, i * s_BC))
+        b_y = dot(h, load_row(q_BC, m_n, i * s_BC + N), o_l)
         if q_sums is not None:
             b_y += load(q_sums, i * D, m_d & (o_all + i_s > 0))
             tl.store(q_sums + i * D, b_y, mask=m_d)
         b_y += b_D * b_u
-        if q_z is not None:
-            b_z = load(q_z, i * s_z, m_d)
+        if len(z) > 0:
+            b_z = z[i].to(tl.float32)
             b_y = b_y * b_z * sigmoid(b_z)
         y += (b_y,)
+        if (i + 1) % KEPT == 0:
+            kept += (h,)
     # after the loads of all tokens, which must not wait for these
     for i in tl.static_range(TOKENS):
         tl.store(q_y + i * D, y[i], mask=m_d)
+    if q_saved is not None:
+        for i in tl.static_range(TOKENS // KEPT):
+            there = (first + (i + 1) * KEPT < L).to(tl.int32)  # none after the last token
+            store_kept(q_saved + (i_c * (T // KEPT) + i) * s_saved, o_l, kept[i], there, K)
     return h
 
 
@@ -92,25 +114,23 @@ def scan_fwd_chunk(
 def scan_fwd_kernel(
     p_u, p_dt, p_A, p_BC, p_D, p_z, p_bias, p_start, p_y, p_end, p_saved, p_sums, batch, L, windows,
     s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, D: tl.constexpr, PER: tl.constexpr,
-    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
-    # a lane that owns two channels reads B and C once for both; they must lie side by side
-    o_l = tl.arange(0, WIDE) % LANES * (WIDE // LANES) + tl.arange(0, WIDE) // LANES
+    o_l = tl.arange(0, LANES)
     i_p = tl.program_id(0)
-    i_g, o_g = i_p // tl.cdiv(PER, WIDE), i_p % tl.cdiv(PER, WIDE) * WIDE + o_l
-    o_d, m_d = i_g * PER + o_g, o_g < PER
-    o_turn = o_l * 0
+    i_g, o_g = i_p // tl.cdiv(PER, LANES), i_p % tl.cdiv(PER, LANES) * LANES + o_l
+    o_d, m_d, o_other, m_other = i_g * PER + o_g, o_g < PER, i_g * PER + (o_g ^ 1), (o_g ^ 1) < PER
+    o_turn = turn(o_l, K)
     slices: tl.constexpr = (N + K - 1) // K
-    kept = (tl.cdiv(L, T) - 1) // PARTS
-    # blocks of 32 channels, as the backward pass reads them
-    s_saved = tl.num_programs(0).to(tl.int64) * (WIDE // LANES) * slices * K * LANES
+    kept = (L - 1) // KEPT
+    s_saved = tl.num_programs(0).to(tl.int64) * slices * K * LANES
     b_D = load(p_D, o_d, m_d)
     b_bias = None if p_bias is None else load(p_bias, o_d, m_d)
     first = tl.program_id(1).to(tl.int64) * windows
     for i_s in range(slices):
         i_n = i_s * K
-        m_h, m_n = row_within(m_d, i_n, N, K, o_turn), row_within(o_l >= 0, i_n, N, K, o_turn)
-        A = scale(load_row(row_at(p_A, o_d * N, i_n, K, o_turn), m_h), LOG2E)
+        m_h, m_n = row_within(m_d, m_other, i_n, N, K, o_turn), row_within(o_l >= 0, None, i_n, N, K, o_turn)
+        A = scale(load_row(row_at(p_A, o_d * N, o_other * N, i_n, K, o_turn), m_h), LOG2E)
         for i_w in range(0, tl.minimum(windows, batch - first)):
             i_b = first + i_w
             i_row = i_b * L
@@ -120,29 +140,33 @@ def scan_fwd_kernel(
             q_sums = None if p_sums is None else p_sums + i_row * D
             q_saved = None
             if p_saved is not None:
-                q_saved = p_saved + i_b * kept * s_saved + (i_p * (WIDE // LANES) * slices + i_s) * K * LANES
+                q_saved = p_saved + i_b * kept * s_saved + (i_p * slices + i_s) * K * LANES
             if p_start is not None:
-                h = load_row(row_at(p_start + i_b * D * N, o_d * N, i_n, K, o_turn), m_h)
+                h = load_row(row_at(p_start + i_b * D * N, o_d * N, o_other * N, i_n, K, o_turn), m_h)
             else:
                 h = scale(A, 0.0)
+            u, dt, z = ask(q_u, q_dt, q_z, 0, o_d, m_d, L, s_u, s_dt, s_z, T)
             for i_c in range(L // T):
+                # for the tokens of the next chunk before this one is worked on
+                new_u, new_dt, new_z = ask(q_u, q_dt, q_z, (i_c + 1) * T, o_d, m_d, L, s_u, s_dt, s_z, T)
                 h = scan_fwd_chunk(
-                    h, A, b_D, b_bias, q_u, q_dt, q_BC, q_z, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, m_n, i_s,
-                    i_n, i_c, s_u, s_dt, s_BC, s_z, D, N, K, T, PARTS, T,
+                    h, A, b_D, b_bias, u, dt, z, q_BC, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, o_turn, m_n, i_s,
+                    i_n, i_c, L, s_BC, D, N, K, T, KEPT, T,
                 )  # fmt: skip
+                u, dt, z = new_u, new_dt, new_z
             if TAIL:
                 h = scan_fwd_chunk(
-                    h, A, b_D, b_bias, q_u, q_dt, q_BC, q_z, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, m_n, i_s,
-                    i_n, L // T, s_u, s_dt, s_BC, s_z, D, N, K, T, PARTS, TAIL,
+                    h, A, b_D, b_bias, u, dt, z, q_BC, q_y, q_sums, q_saved, s_saved, o_d, m_d, o_l, o_turn, m_n, i_s,
+                    i_n, L // T, L, s_BC, D, N, K, T, KEPT, TAIL,
                 )  # fmt: skip
-            store_row(row_at(p_end + i_b * D * N, o_d * N, i_n, K, o_turn), h, m_h)
+            store_row(row_at(p_end + i_b * D * N, o_d * N, o_other * N, i_n, K, o_turn), h, m_h)
 
 
 @triton.jit
 def scan_bwd_chunk(
     dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
     q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
-    o_d, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, i_c, L,
+    o_d, o_other, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, i_c, L,
     s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, s_dy: tl.constexpr, D: tl.constexpr,
     N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
     SLICES: tl.constexpr, KEEP: tl.constexpr,
@@ -151,22 +175,25 @@ def scan_bwd_chunk(
 
     Returns the gradients of the state before them, and the sums so far of those of A, D and dt_bias.
     """
+    n: tl.constexpr = K // 8
     o_all = o_l * 0  # every lane reads the same, in its order
     first, i_k = i_c * T, i_c // PARTS
     if i_k > 0:
-        q_kept = row_at(q_saved + (i_k - 1) * s_saved, o_l * K, 0, K, o_turn)
-        h = load_row(q_kept, row_within(o_l >= 0, 0, K, K, o_turn))
+        h = load_kept(q_saved + (i_k - 1) * s_saved, o_l, K)
     elif q_start is not None:
-        h = load_row(row_at(q_start, o_d * N, i_n, K, o_turn), m_h)
+        h = load_row(row_at(q_start, o_d * N, o_other * N, i_n, K, o_turn), m_h)
     else:
         h = scale(A, 0.0)
     if PARTS > 1:
-        for t in range(i_k * PARTS * T, first):
-            b_dt = load(q_dt + t * s_dt, o_d, m_d)
-            if b_bias is not None:
-                b_dt, _ = softplus(b_dt + b_bias)
-            B = load_row(row_at(q_BC + t * s_BC, o_all, i_n, K, o_turn), m_n)
-            h = advance(h, A, b_dt, b_dt * load(q_u + t * s_u, o_d, m_d), B)
+        for i_b in range(i_k * PARTS, i_c):
+            o_t = i_b * T
+            q_B = row_at(q_BC + o_t * s_BC, o_all, None, i_n, K, o_turn)
+            for i in tl.static_range(T):
+                b_u = load(q_u + o_t * s_u + o_d, i * s_u, m_d)
+                b_dt = load(q_dt + o_t * s_dt + o_d, i * s_dt, m_d)
+                if b_bias is not None:
+                    b_dt, _ = softplus(b_dt + b_bias)
+                h = advance(h, A, both(b_dt, o_l), both(b_dt * b_u, o_l), load_row(q_B, m_n, i * s_BC))
     # from here on to each token is a distance that the compiler knows
     q_u, q_dt, q_dy = q_u + first * s_u + o_d, q_dt + first * s_dt + o_d, q_dy + first * s_dy + o_d
     q_du, q_ddt, q_dBC = q_du + first * D + o_d, q_ddt + first * D + o_d, q_dBC + first * 2 * N
@@ -174,7 +201,7 @@ def scan_bwd_chunk(
         q_z, q_dz = q_z + first * s_z + o_d, q_dz + first * D + o_d
     if SLICES > 1:
         q_sums += first * 3 * D + o_d
-    q_BC = row_at(q_BC + first * s_BC, o_all, i_n, K, o_turn)
+    q_BC = row_at(q_BC + first * s_BC, o_all, None, i_n, K, o_turn)
     hs: tl.tuple = (h,)
     u: tl.tuple = ()
     dt: tl.tuple = ()
@@ -186,7 +213,7 @@ def scan_bwd_chunk(
         if b_bias is not None:
             b_dt, b_slope = softplus(b_dt + b_bias)
             slope += (b_slope,)
-        hs += (advance(hs[i], A, b_dt, b_dt * b_u, load_row(q_BC, m_n, i * s_BC)),)
+        hs += (advance(hs[i], A, both(b_dt, o_l), both(b_dt * b_u, o_l), load_row(q_BC, m_n, i * s_BC)),)
         u += (b_u,)
         dt += (b_dt,)
         dy += (load(q_dy, i * s_dy, m_d),)
@@ -199,32 +226,37 @@ def scan_bwd_chunk(
             # always dt, which the compiler cannot know: it would keep the exponentials from above, in registers that
             # cost more than to compute them again
             b_dt = tl.where(o_all + (first + i) < L, b_dt, 0.0)
-        b_x = b_dt * u[i]
         B, C = load_row(q_BC, m_n, i * s_BC), load_row(q_BC, m_n, i * s_BC + N)
         b_dy = dy[i]
         if q_z is not None:
             b_gate = sigmoid(z[i])
             b_dz = b_dy * b_gate * (1.0 + z[i] * (1.0 - b_gate))
             b_dy = b_dy * z[i] * b_gate
-            b_y = dot(hs[i + 1], C)
+            b_y = dot(hs[i + 1], C, o_l)
+        dts, xs, dys = both(b_dt, o_l), both(b_dt * u[i], o_l), both(b_dy, o_l)
         # the sums over the state that du and ddt need
-        b_hB, b_hA = tl.zeros([LANES, 4], dtype=tl.float32), tl.zeros([LANES, 4], dtype=tl.float32)
+        hB: tl.tuple = ()
+        hA: tl.tuple = ()
         dB: tl.tuple = ()
         dC: tl.tuple = ()
         new_dh: tl.tuple = ()
         new_dA: tl.tuple = ()
-        for k in tl.static_range(K // 4):
-            b_dh = dh[k] + b_dy[:, None] * C[k]
-            b_hB += b_dh * B[k]
-            dB += (b_dh * b_x[:, None],)
-            dC += (hs[i + 1][k] * b_dy[:, None],)
-            b_dh *= tl.exp2(b_dt[:, None] * A[k])
-            b_da = b_dh * hs[i][k]
-            b_hA += b_da * A[k]
-            new_dh += (b_dh,)
-            new_dA += (dA[k] + b_da * b_dt[:, None],)
+        for j in tl.static_range(2):
+            b_hB, b_hA = tl.zeros([LANES, 4], dtype=tl.float32), tl.zeros([LANES, 4], dtype=tl.float32)
+            for k in tl.static_range(n):
+                b_dh = dh[j * n + k] + dys[j][:, None] * C[k]
+                b_hB += b_dh * B[k]
+                dB += (b_dh * xs[j][:, None],)
+                dC += (hs[i + 1][j * n + k] * dys[j][:, None],)
+                b_dh *= tl.exp2(dts[j][:, None] * A[j * n + k])
+                b_da = b_dh * hs[i][j * n + k]
+                b_hA += b_da * A[j * n + k]
+                new_dh += (b_dh,)
+                new_dA += (dA[j * n + k] + b_da * dts[j][:, None],)
+            hB += (tl.sum(b_hB, 1),)
+            hA += (tl.sum(b_hA, 1),)
         dh, dA = new_dh, new_dA
-        b_hB, b_hA = tl.sum(b_hB, 1), tl.sum(b_hA, 1)
+        b_hB, b_hA = join(hB[0], hB[1], o_l), join(hA[0], hA[1], o_l)
         tl.store(q_dBC + i * 2 * N, sum_lanes(dB, dC, o_l), mask=m_v)
         if SLICES > 1:
             m_sum = m_d & (o_all + i_s > 0)
@@ -258,7 +290,7 @@ def scan_bwd_kernel(
     o_l = tl.arange(0, LANES)
     i_p = tl.program_id(0)
     i_g, o_g = i_p // tl.cdiv(PER, LANES), i_p % tl.cdiv(PER, LANES) * LANES + o_l
-    o_d, m_d = i_g * PER + o_g, o_g < PER
+    o_d, m_d, o_other, m_other = i_g * PER + o_g, o_g < PER, i_g * PER + (o_g ^ 1), (o_g ^ 1) < PER
     slices: tl.constexpr = (N + K - 1) // K
     b_D = load(p_D, o_d, m_d)
     b_bias = None if p_bias is None else load(p_bias, o_d, m_d)
@@ -267,13 +299,13 @@ def scan_bwd_kernel(
     i_of, o_n, m_first = summed(o_l, K)
     first = tl.program_id(1).to(tl.int64) * windows
     q_dshared = p_dshared + tl.program_id(1) * (N + (1 if p_bias is None else 2)) * D
-    kept = (tl.cdiv(L, T) - 1) // PARTS
+    kept = (L - 1) // (T * PARTS)
     s_saved = tl.num_programs(0).to(tl.int64) * slices * K * LANES
     for i_s in range(slices):
         i_n = i_s * K
         m_v = m_first & (i_n + o_n < N)
-        m_h, m_n = row_within(m_d, i_n, N, K, o_turn), row_within(o_l >= 0, i_n, N, K, o_turn)
-        A = scale(load_row(row_at(p_A, o_d * N, i_n, K, o_turn), m_h), LOG2E)
+        m_h, m_n = row_within(m_d, m_other, i_n, N, K, o_turn), row_within(o_l >= 0, None, i_n, N, K, o_turn)
+        A = scale(load_row(row_at(p_A, o_d * N, o_other * N, i_n, K, o_turn), m_h), LOG2E)
         dA = scale(A, 0.0)
         for i_w in range(0, tl.minimum(windows, batch - first)):
             i_b = first + i_w
@@ -288,57 +320,62 @@ def scan_bwd_kernel(
             q_saved = p_saved + i_b * kept * s_saved + (i_p * slices + i_s) * K * LANES
             q_dBC = p_dBC + (i_p.to(tl.int64) * batch * L + i_row) * 2 * N + i_n + (i_of * N + o_n)
             if p_dend is not None:
-                dh = load_row(row_at(p_dend + i_b * D * N, o_d * N, i_n, K, o_turn), m_h)
+                dh = load_row(row_at(p_dend + i_b * D * N, o_d * N, o_other * N, i_n, K, o_turn), m_h)
             else:
                 dh = scale(A, 0.0)
             if TAIL:
                 dh, dA, b_dD, b_dbias = scan_bwd_chunk(
                     dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
                     q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
-                    o_d, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T, L,
+                    o_d, o_other, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T, L,
                     s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, PARTS, TAIL, slices, KEEP,
                 )  # fmt: skip
             for i_r in range(L // T):
                 dh, dA, b_dD, b_dbias = scan_bwd_chunk(
                     dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
                     q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
-                    o_d, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T - 1 - i_r, L,
+                    o_d, o_other, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T - 1 - i_r, L,
                     s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, PARTS, T, slices, KEEP,
                 )  # fmt: skip
             if p_dstart is not None:
-                store_row(row_at(p_dstart + i_b * D * N, o_d * N, i_n, K, o_turn), dh, m_h)
-        store_row(row_at(q_dshared, o_d * N, i_n, K, o_turn), dA, m_h)
+                store_row(row_at(p_dstart + i_b * D * N, o_d * N, o_other * N, i_n, K, o_turn), dh, m_h)
+        store_row(row_at(q_dshared, o_d * N, o_other * N, i_n, K, o_turn), dA, m_h)
     tl.store(q_dshared + N * D + o_d, b_dD, mask=m_d)
     if p_bias is not None:
         tl.store(q_dshared + (N + 1) * D + o_d, b_dbias, mask=m_d)
 
 
-#: most numbers of the state in a lane, and tokens to a chunk; chunks between two states kept, and to one of the forward
-STATES, TOKENS, PARTS, MERGE = 16, 4, 2, 2
+#: most numbers of the state that are walked at once; tokens to a chunk of the backward pass, its chunks between two
+#: states kept, and such stretches to a chunk of the forward pass
+STATES, TOKENS, PARTS, MERGE = 16, 3, 1, 2
 #: whether the backward pass keeps the exponentials of a chunk
 KEEP = False
 #: programs that fill the largest device (132 times 12) almost four times over; most tokens of windows that share one
 PROGRAMS, TOGETHER = 6144, 160
 #: registers are what limits the warps in flight
-FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
+FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 128, "enable_fp_fusion": True}
 BACKWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
 
 
-def _shape(u: Tensor, groups: int, n: int, merge: int, wide: int) -> tuple[tuple[int, int], dict[str, int]]:
-    """The grid for ``wide`` channels a program, and the sizes of both kernels; T is ``merge`` times a chunk."""
+def _shape(u: Tensor, groups: int, n: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """The grid, and what both kernels are told."""
     batch, length, channels = u.shape
-    blocks = groups * -(-channels // groups // wide)
+    blocks = groups * -(-channels // groups // 32)
     # short windows share a program, which loads A once for all and leaves one partial sum, while programs are plenty
     windows = max(1, min(TOGETHER // length, batch * blocks // PROGRAMS))
-    k = 4
+    k = 8
     while k < min(n, STATES):
         k *= 2
     sizes = {
         "batch": batch, "L": length, "windows": windows, "D": channels, "PER": channels // groups,
         "s_BC": groups * 2 * n, "N": n, "K": k,
-        "T": TOKENS * merge, "TAIL": length % (TOKENS * merge), "PARTS": PARTS // merge,
     }  # fmt: skip
     return (blocks, -(-batch // windows)), sizes
+
+
+def _chunks(length: int, tokens: int) -> dict[str, int]:
+    """Chunks of so many tokens, and one of what remains."""
+    return {"T": tokens, "TAIL": length % tokens}
 
 
 def _rows(x: Any) -> tuple[Any, int]:
@@ -380,8 +417,8 @@ def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor, 
     """y, the state after the last token, B and C as the kernels read them, and the states kept for the backward pass,
     none unless ``save``."""
     batch, length, groups, n = B.shape
-    (blocks, _), shape = _shape(u, groups, n, 1, 32)
-    kept = (triton.cdiv(length, shape["T"]) - 1) // PARTS if save else 0
+    (blocks, _), shape = _shape(u, groups, n)
+    kept = (length - 1) // (TOKENS * PARTS) if save else 0
     saved = (batch, kept, blocks, triton.cdiv(n, shape["K"]), 32, shape["K"])
     y, end = u.new_empty(u.shape), u.new_empty((batch, u.shape[2], n), dtype=torch.float32)
     return y, end, end.new_empty((batch, length, groups, 2, n)), end.new_empty(saved, dtype=_between(u.dtype))
@@ -399,13 +436,13 @@ def _forward(
     y, end, both, saved = _outputs(u, B, save)
     _lay_together(B, C, both)
     groups, n = B.shape[2:]
-    wide = 64 if -(-u.shape[2] // groups // 32) % 2 == 0 and n <= STATES else 32
-    grid, shape = _shape(u, groups, n, MERGE, wide)
+    grid, shape = _shape(u, groups, n)
     (u, s_u), (dt, s_dt), (z, s_z) = map(_rows, (u, dt, z))
     sums = end.new_empty(u.shape) if shape["N"] > shape["K"] else None
     scan_fwd_kernel[grid](
         u, dt, A, both, D, z, bias, start, y, end, saved if saved.numel() else None, sums,
-        s_u=s_u, s_dt=s_dt, s_z=s_z, WIDE=wide, **shape, **FORWARD,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, KEPT=TOKENS * PARTS, **shape,
+        **_chunks(u.shape[1], TOKENS * PARTS * MERGE), **FORWARD,
     )  # fmt: skip
     return y, end, both, saved
 
@@ -417,7 +454,7 @@ def _backward(
     """Gradients of u, dt, B and C side by side in ``dtype``, z, of what windows share (A, then D, then dt_bias if there
     is one; float32) and of start; empty for those that are None, and for start unless asked for."""
     batch, length, groups, _, n = both.shape
-    (blocks, parts), shape = _shape(u, groups, n, 1, 32)
+    (blocks, parts), shape = _shape(u, groups, n)
     channels, new = u.shape[2], both.new_empty
     du, ddt, dz = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, dt, z))
     dshared = new((parts, (n + (1 if bias is None else 2)) * channels))
@@ -429,7 +466,8 @@ def _backward(
         u, dt, A.contiguous(), both, D.contiguous(), z, None if bias is None else bias.contiguous(),
         None if start is None else start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
         du, ddt, dBC, dz, dshared, dstart if start_too else None,
-        s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, KEEP=KEEP, **shape, **BACKWARD,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, PARTS=PARTS, KEEP=KEEP, **shape,
+        **_chunks(length, TOKENS), **BACKWARD,
     )  # fmt: skip
     dBC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(1, 2, 0, 3, 4)
     return du, ddt, dBC.to(dtype, memory_format=torch.contiguous_format), dz, dshared.sum(0), dstart

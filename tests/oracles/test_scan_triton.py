@@ -133,7 +133,7 @@ def test_windows_that_share_a_program(monkeypatch):
     monkeypatch.setattr(scan_triton, "PROGRAMS", 1)
     monkeypatch.setattr(scan_triton, "TOGETHER", 24)
     values = inputs(5, 8, 2, 1, 4)  # three windows to a program: of three and of two
-    assert scan_triton._shape(values["u"], 1, 4, 1, 32)[0] == (1, 2)
+    assert scan_triton._shape(values["u"], 1, 4)[0] == (1, 2)
     compare(values)
 
 
