@@ -5,11 +5,10 @@ channel, and two neighbours share the states of their two (:mod:`mnemoscope.kern
 channel is computed twice.  Of a state of more than K = 16 numbers, slices of K are walked one after the other, whose
 sums over the state add up in memory.  The program walks through the tokens of some windows, T tokens at a time.
 
-The forward pass asks for the tokens of a chunk while it works on the one before, and keeps the state every KEPT tokens.
-The backward pass has chunks of its own, PARTS of them between two states kept; it computes the states of a chunk again
-and holds them while it walks back.  Sums over channels (gradients of B and C) and over windows (of A, D,
-dt_bias) are written as partial sums and added afterwards, so that results do not depend on the order in which programs
-finish.
+The forward pass asks for the tokens of a chunk while it works on the one before, and keeps the state before every chunk
+of the backward pass, which computes the states of a chunk again and holds them while it walks back.  Sums over channels
+(gradients of B and C) and over windows (of A, D, dt_bias) are written as partial sums and added afterwards, so that
+results do not depend on the order in which programs finish.
 
 Prefixes: p_ pointer, s_ distance between the rows of two tokens, b_ block in registers, o_ offset, m_ mask, i_ program
 or loop index.
@@ -168,8 +167,7 @@ def scan_bwd_chunk(
     q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
     o_d, o_other, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, i_c, L,
     s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, s_dy: tl.constexpr, D: tl.constexpr,
-    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, PARTS: tl.constexpr, TOKENS: tl.constexpr,
-    SLICES: tl.constexpr, KEEP: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TOKENS: tl.constexpr, SLICES: tl.constexpr,
 ):  # fmt: skip
     """Back over the first ``TOKENS`` of the T tokens of chunk ``i_c``.
 
@@ -177,63 +175,57 @@ def scan_bwd_chunk(
     """
     n: tl.constexpr = K // 8
     o_all = o_l * 0  # every lane reads the same, in its order
-    first, i_k = i_c * T, i_c // PARTS
-    if i_k > 0:
-        h = load_kept(q_saved + (i_k - 1) * s_saved, o_l, K)
+    first = i_c * T
+    # from here on to each token is a distance that the compiler knows
+    q_u, q_dt, q_dy = q_u + o_d, q_dt + o_d, q_dy + first * s_dy + o_d
+    q_du, q_ddt, q_dBC = q_du + first * D + o_d, q_ddt + first * D + o_d, q_dBC + first * 2 * N
+    if q_z is not None:
+        q_z, q_dz = q_z + first * s_z + o_d, q_dz + first * D + o_d
+    # what takes longest to come is asked for first
+    u: tl.tuple = ()
+    dt: tl.tuple = ()
+    dy: tl.tuple = ()
+    z: tl.tuple = ()
+    for i in tl.static_range(TOKENS):
+        u += (tl.load(q_u + first * s_u + i * s_u, mask=m_d, other=0.0),)
+        dt += (tl.load(q_dt + first * s_dt + i * s_dt, mask=m_d, other=0.0),)
+        dy += (tl.load(q_dy + i * s_dy, mask=m_d, other=0.0),)
+        if q_z is not None:
+            z += (tl.load(q_z + i * s_z, mask=m_d, other=0.0),)
+    if i_c > 0:
+        h = load_kept(q_saved + (i_c - 1) * s_saved, o_l, K)
     elif q_start is not None:
         h = load_row(row_at(q_start, o_d * N, o_other * N, i_n, K, o_turn), m_h)
     else:
         h = scale(A, 0.0)
-    if PARTS > 1:
-        for i_b in range(i_k * PARTS, i_c):
-            o_t = i_b * T
-            q_B = row_at(q_BC + o_t * s_BC, o_all, None, i_n, K, o_turn)
-            for i in tl.static_range(T):
-                b_u = load(q_u + o_t * s_u + o_d, i * s_u, m_d)
-                b_dt = load(q_dt + o_t * s_dt + o_d, i * s_dt, m_d)
-                if b_bias is not None:
-                    b_dt, _ = softplus(b_dt + b_bias)
-                h = advance(h, A, both(b_dt, o_l), both(b_dt * b_u, o_l), load_row(q_B, m_n, i * s_BC))
-    # from here on to each token is a distance that the compiler knows
-    q_u, q_dt, q_dy = q_u + first * s_u + o_d, q_dt + first * s_dt + o_d, q_dy + first * s_dy + o_d
-    q_du, q_ddt, q_dBC = q_du + first * D + o_d, q_ddt + first * D + o_d, q_dBC + first * 2 * N
-    if q_z is not None:
-        q_z, q_dz = q_z + first * s_z + o_d, q_dz + first * D + o_d
     if SLICES > 1:
         q_sums += first * 3 * D + o_d
     q_BC = row_at(q_BC + first * s_BC, o_all, None, i_n, K, o_turn)
     hs: tl.tuple = (h,)
-    u: tl.tuple = ()
-    dt: tl.tuple = ()
+    steps: tl.tuple = ()
     slope: tl.tuple = ()
-    dy: tl.tuple = ()
-    z: tl.tuple = ()
     for i in tl.static_range(TOKENS):
-        b_u, b_dt = load(q_u, i * s_u, m_d), load(q_dt, i * s_dt, m_d)
+        b_dt = dt[i].to(tl.float32)
         if b_bias is not None:
             b_dt, b_slope = softplus(b_dt + b_bias)
             slope += (b_slope,)
-        hs += (advance(hs[i], A, both(b_dt, o_l), both(b_dt * b_u, o_l), load_row(q_BC, m_n, i * s_BC)),)
-        u += (b_u,)
-        dt += (b_dt,)
-        dy += (load(q_dy, i * s_dy, m_d),)
-        if q_z is not None:
-            z += (load(q_z, i * s_z, m_d),)
+        b_x = b_dt * u[i].to(tl.float32)
+        hs += (advance(hs[i], A, both(b_dt, o_l), both(b_x, o_l), load_row(q_BC, m_n, i * s_BC)),)
+        steps += (b_dt,)
     m_out = m_d & (o_all + i_s == SLICES - 1)
     for i in tl.static_range(TOKENS - 1, -1, -1):
-        b_dt = dt[i]
-        if not KEEP:
-            # always dt, which the compiler cannot know: it would keep the exponentials from above, in registers that
-            # cost more than to compute them again
-            b_dt = tl.where(o_all + (first + i) < L, b_dt, 0.0)
+        b_dt, b_u, b_dy = steps[i], u[i].to(tl.float32), dy[i].to(tl.float32)
+        # always dt, which the compiler cannot know: it would keep the exponentials from above, in registers that cost
+        # more than to compute them again
+        b_dt = tl.where(o_all + (first + i) < L, b_dt, 0.0)
         B, C = load_row(q_BC, m_n, i * s_BC), load_row(q_BC, m_n, i * s_BC + N)
-        b_dy = dy[i]
         if q_z is not None:
-            b_gate = sigmoid(z[i])
-            b_dz = b_dy * b_gate * (1.0 + z[i] * (1.0 - b_gate))
-            b_dy = b_dy * z[i] * b_gate
+            b_z = z[i].to(tl.float32)
+            b_gate = sigmoid(b_z)
+            b_dz = b_dy * b_gate * (1.0 + b_z * (1.0 - b_gate))
+            b_dy = b_dy * b_z * b_gate
             b_y = dot(hs[i + 1], C, o_l)
-        dts, xs, dys = both(b_dt, o_l), both(b_dt * u[i], o_l), both(b_dy, o_l)
+        dts, xs, dys = both(b_dt, o_l), both(b_dt * b_u, o_l), both(b_dy, o_l)
         # the sums over the state that du and ddt need
         hB: tl.tuple = ()
         hA: tl.tuple = ()
@@ -267,15 +259,15 @@ def scan_bwd_chunk(
             if q_z is not None:
                 b_y += load(q_sums, (3 * i + 2) * D, m_sum)
                 tl.store(q_sums + (3 * i + 2) * D, b_y, mask=m_d)
-        b_ddt = LN2 * b_hA + u[i] * b_hB
+        b_ddt = LN2 * b_hA + b_u * b_hB
         if b_bias is not None:
             b_ddt *= slope[i]
             b_dbias += tl.where(m_out, b_ddt, 0.0)
-        b_dD += tl.where(m_out, b_dy * u[i], 0.0)
+        b_dD += tl.where(m_out, b_dy * b_u, 0.0)
         tl.store(q_du + i * D, b_dy * b_D + b_dt * b_hB, mask=m_out)
         tl.store(q_ddt + i * D, b_ddt, mask=m_out)
         if q_z is not None:
-            tl.store(q_dz + i * D, b_dz * (b_y + b_D * u[i]), mask=m_out)
+            tl.store(q_dz + i * D, b_dz * (b_y + b_D * b_u), mask=m_out)
     return dh, dA, b_dD, b_dbias
 
 
@@ -284,8 +276,7 @@ def scan_bwd_kernel(
     p_u, p_dt, p_A, p_BC, p_D, p_z, p_bias, p_start, p_saved, p_dy, p_dend, p_sums,
     p_du, p_ddt, p_dBC, p_dz, p_dshared, p_dstart, batch, L, windows,
     s_u: tl.constexpr, s_dt: tl.constexpr, s_BC: tl.constexpr, s_z: tl.constexpr, s_dy: tl.constexpr, D: tl.constexpr,
-    PER: tl.constexpr, N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
-    KEEP: tl.constexpr,
+    PER: tl.constexpr, N: tl.constexpr, K: tl.constexpr, T: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     o_l = tl.arange(0, LANES)
     i_p = tl.program_id(0)
@@ -299,7 +290,7 @@ def scan_bwd_kernel(
     i_of, o_n, m_first = summed(o_l, K)
     first = tl.program_id(1).to(tl.int64) * windows
     q_dshared = p_dshared + tl.program_id(1) * (N + (1 if p_bias is None else 2)) * D
-    kept = (L - 1) // (T * PARTS)
+    kept = (L - 1) // T
     s_saved = tl.num_programs(0).to(tl.int64) * slices * K * LANES
     for i_s in range(slices):
         i_n = i_s * K
@@ -328,14 +319,14 @@ def scan_bwd_kernel(
                     dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
                     q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
                     o_d, o_other, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T, L,
-                    s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, PARTS, TAIL, slices, KEEP,
+                    s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, TAIL, slices,
                 )  # fmt: skip
             for i_r in range(L // T):
                 dh, dA, b_dD, b_dbias = scan_bwd_chunk(
                     dh, dA, b_dD, b_dbias, A, b_D, b_bias, q_start, q_saved, s_saved,
                     q_u, q_dt, q_BC, q_z, q_dy, q_sums, q_du, q_ddt, q_dBC, q_dz,
                     o_d, o_other, m_d, o_l, o_turn, m_h, m_n, m_v, i_s, i_n, L // T - 1 - i_r, L,
-                    s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, PARTS, T, slices, KEEP,
+                    s_u, s_dt, s_BC, s_z, s_dy, D, N, K, T, T, slices,
                 )  # fmt: skip
             if p_dstart is not None:
                 store_row(row_at(p_dstart + i_b * D * N, o_d * N, o_other * N, i_n, K, o_turn), dh, m_h)
@@ -345,11 +336,9 @@ def scan_bwd_kernel(
         tl.store(q_dshared + (N + 1) * D + o_d, b_dbias, mask=m_d)
 
 
-#: most numbers of the state that are walked at once; tokens to a chunk of the backward pass, its chunks between two
-#: states kept, and such stretches to a chunk of the forward pass
-STATES, TOKENS, PARTS, MERGE = 16, 3, 1, 2
-#: whether the backward pass keeps the exponentials of a chunk
-KEEP = False
+#: most numbers of the state that are walked at once; tokens to a chunk of the backward pass; such chunks to one of the
+#: forward pass
+STATES, TOKENS, MERGE = 16, 2, 2
 #: programs that fill the largest device (132 times 12) almost four times over; most tokens of windows that share one
 PROGRAMS, TOGETHER = 6144, 160
 #: registers are what limits the warps in flight
@@ -418,7 +407,7 @@ def _outputs(u: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor, 
     none unless ``save``."""
     batch, length, groups, n = B.shape
     (blocks, _), shape = _shape(u, groups, n)
-    kept = (length - 1) // (TOKENS * PARTS) if save else 0
+    kept = (length - 1) // TOKENS if save else 0
     saved = (batch, kept, blocks, triton.cdiv(n, shape["K"]), 32, shape["K"])
     y, end = u.new_empty(u.shape), u.new_empty((batch, u.shape[2], n), dtype=torch.float32)
     return y, end, end.new_empty((batch, length, groups, 2, n)), end.new_empty(saved, dtype=_between(u.dtype))
@@ -441,8 +430,7 @@ def _forward(
     sums = end.new_empty(u.shape) if shape["N"] > shape["K"] else None
     scan_fwd_kernel[grid](
         u, dt, A, both, D, z, bias, start, y, end, saved if saved.numel() else None, sums,
-        s_u=s_u, s_dt=s_dt, s_z=s_z, KEPT=TOKENS * PARTS, **shape,
-        **_chunks(u.shape[1], TOKENS * PARTS * MERGE), **FORWARD,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, KEPT=TOKENS, **shape, **_chunks(u.shape[1], TOKENS * MERGE), **FORWARD,
     )  # fmt: skip
     return y, end, both, saved
 
@@ -466,8 +454,7 @@ def _backward(
         u, dt, A.contiguous(), both, D.contiguous(), z, None if bias is None else bias.contiguous(),
         None if start is None else start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
         du, ddt, dBC, dz, dshared, dstart if start_too else None,
-        s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, PARTS=PARTS, KEEP=KEEP, **shape,
-        **_chunks(length, TOKENS), **BACKWARD,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, **shape, **_chunks(length, TOKENS), **BACKWARD,
     )  # fmt: skip
     dBC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(1, 2, 0, 3, 4)
     return du, ddt, dBC.to(dtype, memory_format=torch.contiguous_format), dz, dshared.sum(0), dstart

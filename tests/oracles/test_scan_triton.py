@@ -137,11 +137,14 @@ def test_windows_that_share_a_program(monkeypatch):
     compare(values)
 
 
-def test_exponentials_are_kept_or_made_again(monkeypatch):
+@pytest.mark.parametrize(("tokens", "merge"), [(1, 1), (3, 1), (4, 2)])
+def test_chunks_of_any_size(monkeypatch, tokens, merge):
     from mnemoscope.kernels import scan_triton
 
-    monkeypatch.setattr(scan_triton, "KEEP", not scan_triton.KEEP)
+    monkeypatch.setattr(scan_triton, "TOKENS", tokens)
+    monkeypatch.setattr(scan_triton, "MERGE", merge)
     compare(inputs(2, 8, 3, 1, 4))
+    compare(inputs(1, 13, 2, 1, 4))
 
 
 def test_operators():
