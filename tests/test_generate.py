@@ -65,22 +65,27 @@ def expected(left: list[int], length: int) -> list[generate.Reconstruction]:
 @pytest.mark.parametrize("rows", [1, 2, 8, 1024])
 @pytest.mark.parametrize("stride", [1, 8])
 @pytest.mark.parametrize("length", [1, 3, 4, 10])
+@pytest.mark.parametrize("ahead", [False, True])
 def test_every_window_is_written_from_its_own_memory(
-    device: str, rows: int, stride: int, length: int, monkeypatch: pytest.MonkeyPatch
+    device: str, rows: int, stride: int, length: int, ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("ROWS", rows), ("STRIDE", stride)):
         monkeypatch.setattr(generate, name, value)
         monkeypatch.setattr(generate, f"CPU_{name}", value)
     left = [3, 0, -1, 7, 19, 20, 21, 5, -1, 1, 2]
-    assert countdown(device)[0].write(memories(left, device), length) == expected(left, length)
+    writer, _ = countdown(device)
+    writer.ahead = ahead
+    assert writer.write(memories(left, device), length) == expected(left, length)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_buffers_are_used_again_wherever_they_lie(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_buffers_are_used_again_wherever_they_lie(device: str, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever number of strides a text took, the next begins with its own memory in every row."""
     for name in ("ROWS", "CPU_ROWS"):
         monkeypatch.setattr(generate, name, 4)
     writer, _ = countdown(device)
+    writer.ahead = ahead
     for length in (3, 20, 11, 4, 30, 9):
         left = [(7 * i + length) % (2 * length) for i in range(9)]
         assert writer.write(memories(left, device), length) == expected(left, length)
@@ -98,6 +103,22 @@ def test_where_looks_are_dear_rows_leave_only_after_a_stride(monkeypatch: pytest
     monkeypatch.setattr(generate, "CPU_STRIDE", 8)
     assert write([30] + [1] * 3, 16)[2] == 32
     assert write([1] * 8, 16)[2] == 32
+
+
+def test_the_next_stride_is_begun_before_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In vain where all rows end at once, but not where the limit says that no row goes on."""
+    monkeypatch.setattr(generate, "CPU_STRIDE", 8)
+    steps = []
+    for left in ([30] * 4, [-1] * 4):
+        writer, model = countdown()
+        writer.ahead = True
+        assert writer.write(memories(left), 16) == expected(left, 16)
+        steps.append(model.calls)
+    assert steps == [32, 32]
+    writer, model = countdown()
+    writer.ahead = True
+    writer.write(memories([5] * 4), 16)
+    assert model.calls == 16
 
 
 def test_one_window_is_as_many_slots_as_it_needs() -> None:

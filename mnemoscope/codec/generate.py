@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mnemoscope.codec.decoder import Decoder
 from mnemoscope.memory.memory import Memory
+from mnemoscope.types import IntArray
 
 #: on a GPU: tokens written between looks at which rows have ended, for each look waits for the device; rows written at
 #: once, at most; and the memory that they may take
@@ -49,6 +50,9 @@ class Slots:
         self.ended = torch.ones(size, dtype=torch.bool, device=device)
         self.state = decoder.start(decoder.empty(size), room)
         self.out = torch.empty(size, stride, dtype=torch.int64, device=device)
+        # a device brings its tokens here by itself only if it never moves
+        self._told = torch.empty(size, stride, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._arrived = torch.cuda.Event() if device.type == "cuda" else None
         self.runs = 0
         self._home = self.state
         self._recordings: list[tuple[torch.cuda.CUDAGraph, Memory]] = []
@@ -74,6 +78,18 @@ class Slots:
             graph, after = self._recordings[self._following]
             graph.replay()
             self.state, self._following = after, (self._following + 1) % RECORDINGS
+
+    def tell(self) -> None:
+        """Has ``out`` brought to the CPU as it is after the strides so far; waits for nothing."""
+        self._told.copy_(self.out, non_blocking=True)
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def told(self) -> IntArray:
+        """What :meth:`tell` was asked for, until it is asked again: [S, stride] int64."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._told.numpy()
 
     def _record(self) -> tuple[torch.cuda.CUDAGraph, Memory]:
         """The recording that goes on from where the states lie now, and where it leaves them."""
@@ -117,12 +133,15 @@ class Writer:
     Attributes:
         rows: written at once, at most.
         stride: tokens written between looks at which rows have ended.
+        ahead: whether the next stride is begun before a look, while no row is to come or to go: a GPU has something to
+            do then while the CPU looks.
     """
 
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
         on_cpu = decoder.device.type == "cpu"
         self.stride, self.rows, self.bytes = (CPU_STRIDE, CPU_ROWS, CPU_BYTES) if on_cpu else (STRIDE, ROWS, BYTES)
+        self.ahead = not on_cpu
         self._one: dict[int, Memory] = {}
         self._slots: dict[tuple[int, tuple[torch.Size, ...]], Slots] = {}
 
@@ -169,7 +188,7 @@ class Writer:
         slots = self.slots(batch, length)
         window = np.full(slots.size, -1)  # that each slot holds
         position = np.zeros(slots.size, dtype=np.int64)
-        following = 0
+        following, ahead = 0, False
         while True:
             free = np.flatnonzero(window < 0)
             if following < batch and len(free):
@@ -182,15 +201,22 @@ class Writer:
             busy = np.flatnonzero(window >= 0)
             if len(busy) == 0:
                 break
-            if following == batch and 2 * len(busy) <= slots.size:
+            if not ahead and following == batch and 2 * len(busy) <= slots.size:
                 kept, rows = slots, torch.from_numpy(busy).to(device)
                 slots = self.slots(len(busy), length)
                 slots.put(torch.arange(len(busy), device=device), kept.token[rows], kept.state.rows(rows))
                 window = np.append(window[busy], np.full(slots.size - len(busy), -1))
                 position = np.append(position[busy], np.zeros(slots.size - len(busy), dtype=np.int64))
                 busy = np.arange(len(busy))
-            slots.advance()
-            out = slots.out.cpu().numpy()
+            if not ahead:
+                slots.advance()
+            slots.tell()
+            ahead = self.ahead and following == batch and 2 * len(busy) > slots.size
+            # some row goes on unless it ends
+            ahead = ahead and bool((position[busy] + stride < limit).any())
+            if ahead:
+                slots.advance()
+            out = slots.told()
             columns = position[busy, None] + np.arange(stride)
             written[window[busy, None], columns] = out[busy]
             position[busy] += stride
