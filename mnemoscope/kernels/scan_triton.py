@@ -341,9 +341,10 @@ def scan_bwd_kernel(
 STATES, TOKENS, MERGE = 16, 2, 2
 #: programs that fill the largest device (132 times 12) almost four times over; most tokens of windows that share one
 PROGRAMS, TOGETHER = 6144, 160
-#: registers are what limits the warps in flight
-FORWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 128, "enable_fp_fusion": True}
-BACKWARD: dict[str, Any] = {"num_warps": 1, "maxnreg": 168, "enable_fp_fusion": True}
+#: registers, which limit the warps in flight: of the forward pass over whole chunks, where some tokens are left over,
+#: and of the backward pass; as timed, since what the assembler makes of a number is not to be foreseen
+WHOLE, REST, BACK = 168, 128, 168
+OPTIONS: dict[str, Any] = {"num_warps": 1, "enable_fp_fusion": True}
 
 
 def _shape(u: Tensor, groups: int, n: int) -> tuple[tuple[int, int], dict[str, int]]:
@@ -428,9 +429,10 @@ def _forward(
     grid, shape = _shape(u, groups, n)
     (u, s_u), (dt, s_dt), (z, s_z) = map(_rows, (u, dt, z))
     sums = end.new_empty(u.shape) if shape["N"] > shape["K"] else None
+    chunks = _chunks(u.shape[1], TOKENS * MERGE)
     scan_fwd_kernel[grid](
         u, dt, A, both, D, z, bias, start, y, end, saved if saved.numel() else None, sums,
-        s_u=s_u, s_dt=s_dt, s_z=s_z, KEPT=TOKENS, **shape, **_chunks(u.shape[1], TOKENS * MERGE), **FORWARD,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, KEPT=TOKENS, **shape, **chunks, **OPTIONS, maxnreg=REST if chunks["TAIL"] else WHOLE,
     )  # fmt: skip
     return y, end, both, saved
 
@@ -454,7 +456,7 @@ def _backward(
         u, dt, A.contiguous(), both, D.contiguous(), z, None if bias is None else bias.contiguous(),
         None if start is None else start.contiguous(), saved, dy, None if dend is None else dend.contiguous(), sums,
         du, ddt, dBC, dz, dshared, dstart if start_too else None,
-        s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, **shape, **_chunks(length, TOKENS), **BACKWARD,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, s_dy=s_dy, **shape, **_chunks(length, TOKENS), **OPTIONS, maxnreg=BACK,
     )  # fmt: skip
     dBC = dBC.view(groups, -1, batch, length, 2, n).sum(1).permute(1, 2, 0, 3, 4)
     return du, ddt, dBC.to(dtype, memory_format=torch.contiguous_format), dz, dshared.sum(0), dstart
