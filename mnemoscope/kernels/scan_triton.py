@@ -430,9 +430,10 @@ def _forward(
     (u, s_u), (dt, s_dt), (z, s_z) = map(_rows, (u, dt, z))
     sums = end.new_empty(u.shape) if shape["N"] > shape["K"] else None
     chunks = _chunks(u.shape[1], TOKENS * MERGE)
+    registers = REST if chunks["TAIL"] else WHOLE
     scan_fwd_kernel[grid](
         u, dt, A, both, D, z, bias, start, y, end, saved if saved.numel() else None, sums,
-        s_u=s_u, s_dt=s_dt, s_z=s_z, KEPT=TOKENS, **shape, **chunks, **OPTIONS, maxnreg=REST if chunks["TAIL"] else WHOLE,
+        s_u=s_u, s_dt=s_dt, s_z=s_z, KEPT=TOKENS, **shape, **chunks, **OPTIONS, maxnreg=registers,
     )  # fmt: skip
     return y, end, both, saved
 
