@@ -49,6 +49,21 @@ from mnemoscope.kernels.triton_lanes import (
 )
 
 
+@triton.jit(do_not_specialize=["tokens"])
+def lay_kernel(
+    p_B, p_C, p_both, tokens, s_B: tl.constexpr, s_C: tl.constexpr, G: tl.constexpr, N: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """B and C side by side for every token and group, in the dtype of ``p_both``."""
+    o_t = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    o = tl.arange(0, WIDE)[None, :]
+    m, is_C = (o_t < tokens) & (o < 2 * N * G), o // N % 2 == 1
+    o_n = o // (2 * N) * N + o % N
+    b_B = tl.load(p_B + o_t * s_B + o_n, mask=m & (o // N % 2 == 0), other=0.0)
+    b_C = tl.load(p_C + o_t * s_C + o_n, mask=m & is_C, other=0.0)
+    tl.store(p_both + o_t * (2 * N * G) + o, tl.where(is_C, b_C, b_B), mask=m)
+
+
 @triton.jit
 def ask(q_u, q_dt, q_z, first, o_d, m_d, L, s_u: tl.constexpr, s_dt: tl.constexpr, s_z: tl.constexpr, T: tl.constexpr):
     """u, dt and z of T tokens, those before L, in their own dtype: whatever is computed of them waits for them."""
@@ -345,6 +360,8 @@ PROGRAMS, TOGETHER = 6144, 160
 #: and of the backward pass; as timed, since what the assembler makes of a number is not to be foreseen
 WHOLE, REST, BACK = 168, 128, 168
 OPTIONS: dict[str, Any] = {"num_warps": 1, "enable_fp_fusion": True}
+#: numbers of B and C that a program lays together
+NUMBERS = 1024
 
 
 def _shape(u: Tensor, groups: int, n: int) -> tuple[tuple[int, int], dict[str, int]]:
@@ -388,13 +405,13 @@ def _rows(x: Any) -> tuple[Any, int]:
 def _lay_together(B: Tensor, C: Tensor, both: Tensor) -> None:
     """Into ``both`` [B, L, G, 2, N] float32.  Every lane reads all of both: converting them beforehand spares each of
     them that, and from one to the other is a distance that the compiler knows."""
-    groups, n = B.shape[2:]
-    neighbours = C.data_ptr() - B.data_ptr() == n * B.itemsize and groups == B.stride(3) == 1
-    if neighbours and B.stride() == C.stride() and B.untyped_storage().data_ptr() == C.untyped_storage().data_ptr():
-        # slices of one projection, one copy
-        both.copy_(B.as_strided(both.shape, (*B.stride()[:3], n, 1)))
-    else:
-        both[:, :, :, 0], both[:, :, :, 1] = B, C
+    (B, s_B), (C, s_C) = _rows(B), _rows(C)
+    batch, length, groups, _, n = both.shape
+    wide = triton.next_power_of_2(2 * groups * n)
+    rows = max(1, NUMBERS // wide)
+    lay_kernel[(triton.cdiv(batch * length, rows),)](
+        B, C, both, batch * length, s_B=s_B, s_C=s_C, G=groups, N=n, ROWS=rows, WIDE=wide, num_warps=4
+    )
 
 
 def _between(dtype: torch.dtype) -> torch.dtype:

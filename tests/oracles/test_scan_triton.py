@@ -58,7 +58,7 @@ def compare(values: Inputs, fast: list[Tensor] | None = None) -> None:
     [
         (1, 9, 33, 1, 16),  # one channel in the second block; one token beyond two chunks
         (2, 3, 5, 1, 1),  # fewer tokens than a chunk
-        (1, 14, 110, 2, 12),  # two channels a lane, the last of a group without a partner; states kept twice
+        (1, 14, 110, 2, 12),  # the last lane of a group has no neighbour; states kept
         (1, 2, 6, 2, 8),  # two groups
         (1, 2, 3, 3, 20),  # a slice of 16 numbers and one of 4
         (1, 7, 33, 1, 20),  # slices of two blocks, their states kept
