@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
-from threading import Lock
 from typing import Any, TypeVar
 
 import numba
@@ -83,10 +82,9 @@ def measure(
     condition = plugins.load("condition", condition_name)
     read = condition.windows_to_read(windows)
     length = windows[0].length
-    held = texts.held(condition.written_as, length)
+    texts.held(condition.written_as, length)  # before several threads ask
     judging = judge(shop, condition, windows)
     size = batch_windows(shop, length)
-    alone = Lock()
 
     def span(writer: Writer, first: int) -> list[pa.Table]:
         """The windows from ``first`` on that are written together."""
@@ -96,11 +94,10 @@ def measure(
             condition,
             windows[first : first + step],
             read[first : first + step],
-            held,
+            texts,
             search,
             judging,
             size,
-            alone,
         )
         return [columns(shop, key, *batch) for batch in found]
 
@@ -123,14 +120,14 @@ def _span(
     condition: Condition,
     windows: Sequence[Window],
     read: Sequence[Window],
-    held: dict[str, Reconstruction],
+    texts: Texts,
     search: Search,
     judging: Judge,
     size: int,
-    alone: Lock,
 ) -> list[_Batch]:
-    """Predicts windows ``size`` at a time, then writes those of their texts that are not ``held``."""
+    """Predicts windows ``size`` at a time, then writes those of their texts that are not held."""
     decoder, device, length = writer.decoder, shop.accelerator.device, windows[0].length
+    held = texts.held(condition.written_as, length)
     lacking: list[str] = []
     memories: list[Memory] = []
 
@@ -157,7 +154,7 @@ def _span(
     batches = list(in_batches(shop, predict, len(windows), size, length))
     if lacking:
         # without a memory there is one text, which one of several threads writes, and the others wait for
-        with nullcontext() if condition.reads else alone:
+        with nullcontext() if condition.reads else texts.alone:
             if not held.keys() >= set(lacking):
                 written = _written(shop, search, writer, together(memories), length, judging)
                 held.update(zip(lacking, written, strict=True))

@@ -6,6 +6,7 @@ Windows are written in slots: a row that ends makes room for the next window, so
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -235,9 +236,13 @@ class Texts:
     window give one text, and what hands over nothing gives one for all windows of a length.
 
     Holds the texts of one length and one way of handing over.
+
+    Attributes:
+        alone: for whoever writes a text that others wait for.
     """
 
     def __init__(self) -> None:
+        self.alone = Lock()
         self._of: tuple[str, int] | None = None
         self._held: dict[str, Reconstruction] = {}
 
